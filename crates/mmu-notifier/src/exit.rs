@@ -1,0 +1,54 @@
+//! Exit: what happens when the last user of a space goes (clause C8).
+//!
+//! # Protocol
+//! Users are 0 already. Both sides are closed, each under the lock under which it takes in: whoever is in hears
+//! the exit, nobody comes in behind it. Then an invalidation of the whole space, event Release, of the interval
+//! side; then each list subscriber's release, newest first, unless an unregister has it; all are taken off; a
+//! grace period. A panic goes on after all that.
+
+use crate::address::Range;
+use crate::invalidation::{Event, Invalidation};
+use crate::list::walk::Call;
+use crate::platform::{self, with_context};
+use crate::scan::{Own, Scan, Wanted};
+use crate::space::Space;
+use crate::start;
+use crate::subscriptions::Subscriptions;
+use crate::sync::full_fence;
+
+impl Subscriptions {
+    /// Lets nobody in any more.
+    pub(crate) fn close(&self) {
+        self.index.close();
+        self.list.close();
+    }
+}
+
+impl Space {
+    /// Makes the exit. Called once, by who let the last user go or by the call that this was left to.
+    ///
+    /// # Context
+    /// May sleep.
+    pub(crate) fn exit(&self) {
+        // ORDERING: users, F, subscriptions; against published, F, users in `watched`.
+        full_fence();
+        let Some(subscriptions) = self.subscriptions() else { return };
+        subscriptions.close();
+        subscriptions.may_sleep();
+        let release = Invalidation::new(Range::ALL, Event::Release);
+        // CONTRACT C8.1: first the interval side, all of it.
+        let first = platform::catch(|| start::release(self, subscriptions, &release)).err();
+        let second = with_context(|context| {
+            let claim = subscriptions.book.claim(context);
+            Call { space: self, subscriptions, context, claim }.release_all()
+        });
+        subscriptions.list.take_all_off();
+        let stamp = subscriptions.list.new_grace();
+        let wanted = Wanted::Walked { stamp, own: Own::Skipped };
+        Scan::new(&subscriptions.book, subscriptions.id, wanted).wait(subscriptions, None);
+        subscriptions.list.reclaim(&subscriptions.book, subscriptions.id);
+        if let Some(payload) = first.or(second) {
+            platform::resume(payload);
+        }
+    }
+}

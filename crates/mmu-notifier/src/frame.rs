@@ -1,0 +1,130 @@
+//! Frames: which calls of a space the running thread is in, from the innermost out.
+//!
+//! A call that may run callbacks puts a [`Frame`] on its own stack and links it into the thread's
+//! [`Context`]. So a call that is made within a callback knows whose callback it is in: a remove does not
+//! wait for its own thread, the last user's exit waits for the outermost call (clause C8.3), and what would
+//! deadlock is diagnosed (clause C9). Only the own thread looks at its frames.
+
+#![expect(unsafe_code, reason = "frames are linked on the stack")]
+
+use core::cell::Cell;
+use core::ptr;
+
+use crate::hazard::{Claim, Hazard};
+use crate::platform::{Context, with_context};
+
+/// What a call is doing while it calls back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A start that calls intervals; they may sleep.
+    Intervals,
+    /// The same, non-blockable.
+    IntervalsNonblock,
+    /// A walk of the list in which callbacks may sleep as far as the library knows.
+    Walk,
+    /// The walk of a non-blockable start.
+    WalkNonblock,
+}
+
+/// One call under way.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    /// The id of the space.
+    space: u64,
+    hazard: *const Hazard,
+    kind: Cell<Kind>,
+    outer: *const Frame,
+    exit_due: Cell<bool>,
+}
+
+impl Frame {
+    /// Runs `call` within a frame; the second part of the result says whether an exit of the space was left
+    /// to this call.
+    pub(crate) fn around<R>(
+        context: Option<&Context>,
+        space: u64,
+        claim: Claim<'_>,
+        kind: Kind,
+        call: impl FnOnce(&Frame) -> R,
+    ) -> (R, bool) {
+        let outer = context.map_or(ptr::null(), Context::frames);
+        let hazard = claim.as_ptr();
+        let frame = Frame { space, hazard, kind: Cell::new(kind), outer, exit_due: Cell::new(false) };
+        if let Some(context) = context {
+            context.set_frames(&raw const frame);
+        }
+        let unlink = Unlink { context, outer };
+        let result = call(&frame);
+        drop(unlink);
+        (result, frame.exit_due.get())
+    }
+
+    /// Says that the frame goes on with something else.
+    pub(crate) fn set_kind(&self, kind: Kind) {
+        self.kind.set(kind);
+    }
+}
+
+/// Takes the innermost frame off, also when a panic passes.
+struct Unlink<'c> {
+    context: Option<&'c Context>,
+    outer: *const Frame,
+}
+
+impl Drop for Unlink<'_> {
+    fn drop(&mut self) {
+        if let Some(context) = self.context {
+            context.set_frames(self.outer);
+        }
+    }
+}
+
+/// Goes through the frames of this thread in the space `id`, innermost first, until `f` is content.
+fn find_frame<R>(id: u64, mut f: impl FnMut(&Frame) -> Option<R>) -> Option<R> {
+    with_context(|context| {
+        let mut at = context?.frames();
+        // SAFETY: linked frames are alive: each is unlinked before its call returns, on this thread.
+        while let Some(frame) = unsafe { at.as_ref() } {
+            if let Some(found) = (frame.space == id).then(|| f(frame)).flatten() {
+                return Some(found);
+            }
+            at = frame.outer;
+        }
+        None
+    })
+}
+
+/// Says whether this thread holds `hazard` in a call of the space `id` that calls back.
+pub(crate) fn is_own(id: u64, hazard: &Hazard) -> bool {
+    find_frame(id, |frame| ptr::eq(frame.hazard, hazard).then_some(())).is_some()
+}
+
+/// How many calls of this thread stand in the crowd of the space `id`: those that call intervals, and walks.
+pub(crate) fn own_in_crowd(id: u64) -> (u32, u32) {
+    let (mut calling, mut walking) = (0, 0);
+    find_frame(id, |frame| -> Option<()> {
+        match (frame.hazard.is_null(), frame.kind.get()) {
+            (false, _) => {}
+            (true, Kind::Intervals | Kind::IntervalsNonblock) => calling += 1,
+            (true, Kind::Walk | Kind::WalkNonblock) => walking += 1,
+        }
+        None
+    });
+    (calling, walking)
+}
+
+/// Says what this thread's innermost call of the space is doing, if it is in one.
+pub(crate) fn innermost(id: u64) -> Option<Kind> {
+    find_frame(id, |frame| Some(frame.kind.get()))
+}
+
+/// Leaves the exit of the space `id` to the outermost call of this thread in it; false if it is in none.
+pub(crate) fn leave_exit(id: u64) -> bool {
+    let mut outermost: *const Frame = ptr::null();
+    find_frame(id, |frame| -> Option<()> {
+        outermost = frame;
+        None
+    });
+    // SAFETY: as in find_frame; the frame belongs to a call of this thread that goes on.
+    unsafe { outermost.as_ref() }.map(|frame| frame.exit_due.set(true)).is_some()
+}

@@ -1,0 +1,149 @@
+//! Frees that put has begun and that have not run yet, of all spaces: what [`synchronize`] waits for.
+//!
+//! Each put of a last user takes a ticket. The tickets are in one list, in order, under one lock that is held
+//! for a few instructions. A node with a ticket holds its space, so a space that is found here is alive.
+
+#![expect(unsafe_code, reason = "tickets are linked through raw pointers under a lock")]
+
+use core::cell::{Cell, UnsafeCell};
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use crate::space::{AddressSpaceRef, Space};
+
+/// The place of a node among the frees that are under way.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    number: Cell<u64>,
+    space: Cell<Option<NonNull<Space>>>,
+    previous: Cell<*const Ticket>,
+    next: Cell<*const Ticket>,
+}
+
+impl Ticket {
+    pub(crate) fn new() -> Self {
+        Ticket {
+            number: Cell::new(0),
+            space: Cell::new(None),
+            previous: Cell::new(ptr::null()),
+            next: Cell::new(ptr::null()),
+        }
+    }
+}
+
+/// The list; used under `held`.
+struct Frees {
+    held: AtomicBool,
+    list: UnsafeCell<Tickets>,
+}
+
+struct Tickets {
+    first: *const Ticket,
+    last: *const Ticket,
+    given: u64,
+}
+
+// SAFETY: the list is used under `held`.
+unsafe impl Sync for Frees {}
+
+static FREES: Frees = Frees {
+    held: AtomicBool::new(false),
+    list: UnsafeCell::new(Tickets { first: ptr::null(), last: ptr::null(), given: 0 }),
+};
+
+impl Frees {
+    fn with<R>(&self, change: impl FnOnce(&mut Tickets) -> R) -> R {
+        let mut turns = 0;
+        while self.held.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            crate::platform::relax(&mut turns);
+        }
+        // SAFETY: `held` was taken; `change` is code of this module, which does not come back here.
+        let result = change(unsafe { &mut *self.list.get() });
+        self.held.store(false, Ordering::Release);
+        result
+    }
+}
+
+/// Says that the free of the node with this ticket is under way in `space`.
+pub(crate) fn begin(ticket: &Ticket, space: &AddressSpaceRef) {
+    FREES.with(|tickets| {
+        tickets.given += 1;
+        ticket.number.set(tickets.given);
+        ticket.space.set(Some(space.as_raw()));
+        ticket.previous.set(tickets.last);
+        ticket.next.set(ptr::null());
+        // SAFETY: tickets in the list belong to nodes that are not freed yet.
+        match unsafe { tickets.last.as_ref() } {
+            Some(last) => last.next.set(ticket),
+            None => tickets.first = ticket,
+        }
+        tickets.last = ticket;
+    });
+}
+
+/// Says that it has run; the caller rings the bell of the space.
+pub(crate) fn end(ticket: &Ticket) {
+    FREES.with(|tickets| {
+        let (previous, next) = (ticket.previous.get(), ticket.next.get());
+        // SAFETY: tickets in the list belong to nodes that are not freed yet.
+        match unsafe { previous.as_ref() } {
+            Some(previous) => previous.next.set(next),
+            None => tickets.first = next,
+        }
+        // SAFETY: as above.
+        match unsafe { next.as_ref() } {
+            Some(next) => next.previous.set(previous),
+            None => tickets.last = previous,
+        }
+    });
+}
+
+/// Waits until every free that a put before this call has begun has run, in every space (clause C4.4).
+///
+/// Code that holds callbacks calls it before it is unloaded.
+///
+/// # Context
+/// May sleep. Not in a callback, which it would wait for.
+pub fn synchronize() {
+    let mine = FREES.with(|tickets| tickets.given);
+    while let Some((number, space)) = oldest(mine) {
+        let Some(subscriptions) = space.space().subscriptions() else { return };
+        crate::diagnostics::would_wait_in_walk(subscriptions, "synchronize", None);
+        // A space may have left the free to a call like this one.
+        subscriptions.may_sleep();
+        subscriptions.count_wait();
+        subscriptions.freed.wait_until(None, || oldest_number().is_none_or(|oldest| oldest > number));
+    }
+}
+
+/// The oldest free that is under way and has a number up to `limit`, with its space.
+fn oldest(limit: u64) -> Option<(u64, AddressSpaceRef)> {
+    FREES.with(|tickets| {
+        // SAFETY: tickets in the list belong to nodes that are not freed yet.
+        let first = unsafe { tickets.first.as_ref() }?;
+        if first.number.get() > limit {
+            return None;
+        }
+        // SAFETY: the node of the ticket holds its space until the ticket is out of the list.
+        let space = unsafe { AddressSpaceRef::from_held(first.space.get()?) };
+        Some((first.number.get(), space))
+    })
+}
+
+fn oldest_number() -> Option<u64> {
+    // SAFETY: tickets in the list belong to nodes that are not freed yet.
+    FREES.with(|tickets| unsafe { tickets.first.as_ref() }.map(|first| first.number.get()))
+}
+
+/// Keeps the tickets as they are around a fork.
+pub(crate) fn lock_for_fork() {
+    let mut turns = 0;
+    while FREES.held.swap(true, Ordering::Acquire) {
+        crate::platform::relax(&mut turns);
+    }
+}
+
+/// Lets them change again.
+pub(crate) fn unlock_after_fork() {
+    FREES.held.store(false, Ordering::Release);
+}

@@ -1,0 +1,153 @@
+//! The index: which subscriptions overlap a range, in order, while others are inserted and removed.
+//!
+//! A B+-tree by (start, order of insertion). One writer at a time changes it, under a spinlock that neither a
+//! search nor a callback ever takes; searches are wait-free. [`page`] holds the pages and the search,
+//! [`write`](self) what inserts and removes do, [`reclaim`] when the memory of a page may be used again.
+//!
+//! # Protocol
+//! - *Insert*: raise the maxima from the root down, write the entry, set its live bit (release), then raise
+//!   the order counter (release). From then on the subscription is inserted: a start that reads the counter
+//!   finds it. Equal starts go behind those that are there.
+//! - *Remove*: clear the live bit (release), then lower the maxima from the leaf up.
+//! - *Search*: pin, F, limit = order counter (acquire), then down from the root. It may find entries above the
+//!   limit (the caller leaves them out), and in a page that was replaced meanwhile entries that are removed
+//!   already (their callbacks are no-ops by then); it misses nothing up to the limit that is not removed.
+//!
+//! # Invariants
+//! - I2: whatever has an order up to the counter is reachable until its live bit is cleared; maxima and
+//!   overhang never under-state what is reachable.
+//! - I5: a page is unlinked before it is stamped, and reused only when every pin is newer than its stamp.
+
+#![expect(unsafe_code, reason = "the fields of the writer are guarded by its lock")]
+
+mod page;
+mod reclaim;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use core::cell::Cell;
+
+use crate::hazard::Book;
+use crate::interval::Node;
+use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinLock};
+
+pub(crate) use page::Batch;
+use page::{Page, Query};
+use reclaim::Pages;
+
+/// Why an insert did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The space exits or has exited.
+    Closed,
+    /// No memory for a page.
+    OutOfMemory,
+}
+
+/// The index of a space. It is empty and unused until [`open`](Index::open).
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Index {
+    root: AtomicPtr<Page>,
+    order: AtomicU64,
+    epoch: AtomicU64,
+    lock: SpinLock,
+    pages: Pages,
+    closed: Cell<bool>,
+    count: AtomicU64,
+}
+
+// SAFETY: `pages` and `closed` are used under `lock` only; the rest is atomic.
+unsafe impl Sync for Index {}
+// SAFETY: nothing in an index belongs to a thread.
+unsafe impl Send for Index {}
+
+impl Index {
+    pub(crate) fn new() -> Self {
+        Index {
+            root: AtomicPtr::new(core::ptr::null_mut()),
+            order: AtomicU64::new(0),
+            epoch: AtomicU64::new(1),
+            lock: SpinLock::new(),
+            pages: Pages::new(),
+            closed: Cell::new(false),
+            count: AtomicU64::new(0),
+        }
+    }
+
+    /// Says whether anybody was ever to be inserted: before that an invalidation leaves no trace here.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        !self.root.load(Ordering::Acquire).is_null()
+    }
+
+    /// The epoch to pin a search with.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
+        // ORDERING: acquire pairs with the advance in `Pages::retire`: unlinked pages of older stamps are seen.
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The highest order that is inserted.
+    ///
+    /// # Context
+    /// The caller has published its range and passed a full fence.
+    #[inline]
+    pub(crate) fn limit(&self) -> u64 {
+        // ORDERING: acquire pairs with the release in `insert`: all up to the limit can be found.
+        self.order.load(Ordering::Acquire)
+    }
+
+    /// How many subscriptions are inserted.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Collects the next subscriptions that overlap `bounds`, ascending, behind `after` (start and order).
+    /// Returns false if the batch was full before the end.
+    ///
+    /// # Context
+    /// The caller has pinned the epoch, passed a full fence, and published `bounds` in phase calling, which
+    /// keeps what it finds readable.
+    #[inline]
+    pub(crate) fn search(&self, bounds: (u64, u64), after: Option<(u64, u64)>, batch: &mut Batch) -> bool {
+        let query = Query { first: bounds.0, last: bounds.1, after };
+        page::search(self.root.load(Ordering::Acquire), &query, batch)
+    }
+
+    /// Takes the writer lock and says that nobody can be inserted any more.
+    pub(crate) fn close(&self) {
+        let _lock = self.lock.lock();
+        self.closed.set(true);
+    }
+
+    /// Keeps inserts and removes out around a fork.
+    pub(crate) fn lock_for_fork(&self) {
+        self.lock.lock_for_fork();
+    }
+
+    /// Lets them in again.
+    pub(crate) fn unlock_after_fork(&self) {
+        self.lock.unlock_after_fork();
+    }
+}
+
+/// Where a subscription stands in the index; used under the writer lock.
+#[derive(Debug)]
+pub(crate) struct Place {
+    page: Cell<*const Page>,
+    slot: Cell<u8>,
+}
+
+impl Place {
+    pub(crate) fn nowhere() -> Self {
+        Place { page: Cell::new(core::ptr::null()), slot: Cell::new(0) }
+    }
+
+    fn set(&self, page: *const Page, slot: usize) {
+        self.page.set(page);
+        self.slot.set(slot as u8);
+    }
+}

@@ -1,0 +1,452 @@
+//! The owned subscription: a node and its notifier in one allocation, removed when it is dropped.
+//!
+//! # Removal
+//! Withdraw (out of the index, no callbacks any more), F, wait for starts of other threads that overlap and
+//! are calling. In a callback of the own thread the memory stays until that call is over: a hung node frees
+//! it. Detach leaves all waiting to the hung node.
+//!
+//! # Replacement
+//! The new node is published with an order *n*; in the same step the old one's table is swapped for one that
+//! only starts with a limit below *n* pass, and these skip the new one. So each start calls exactly one. The
+//! old node stays in the index until no start is calling that may have passed the new one's place; then it is
+//! removed as above. The notifier stays where it is: the new node leads to it.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Deref;
+use core::ptr::{self, NonNull};
+
+use super::node::{Callbacks, Node};
+use super::{Answer, InsertError, InsertErrorKind, Notifier, Options, Sequence};
+use crate::address::Range;
+use crate::diagnostics;
+use crate::hung::{Hung, When};
+use crate::invalidation::{Invalidation, Owner};
+use crate::scan::{Own, Scan, Wanted};
+use crate::space::AddressSpaceRef;
+use crate::subscriptions::Subscriptions;
+use crate::sync::full_fence;
+
+/// A node that leads to a notifier: its own, or after a resize that of the first record.
+///
+/// # Invariants
+/// - `node` is the first field: its address is that of the record.
+/// - `notifier` points into `root`, which some record of the same subscription owns until all are freed.
+#[repr(C)]
+struct Record<N> {
+    node: Node,
+    root: NonNull<Root<N>>,
+}
+
+/// What all records of a subscription share. Dropped: the notifier, then the space.
+struct Root<N> {
+    notifier: N,
+    space: AddressSpaceRef,
+}
+
+/// The first record and the root, in one allocation.
+#[repr(C)]
+struct First<N> {
+    record: Record<N>,
+    root: Root<N>,
+}
+
+/// The root in a first record, by its address alone.
+fn root_of<N>(first: NonNull<First<N>>) -> NonNull<Root<N>> {
+    let root = first.as_ptr().cast::<u8>().wrapping_add(core::mem::offset_of!(First<N>, root));
+    // SAFETY: it lies in the record, so its address is not null.
+    unsafe { NonNull::new_unchecked(root.cast()) }
+}
+
+impl<N: Notifier> Record<N> {
+    const CALLBACKS: &'static Callbacks = &Callbacks { invalidate: invalidate::<N>, finish: finish::<N> };
+}
+
+/// # Safety
+/// The node is that of a `Record<N>` that a start found.
+unsafe fn invalidate<N: Notifier>(node: NonNull<Node>, what: &Invalidation, seq: Sequence) -> Answer {
+    // SAFETY: the node is the first field of its record, which is readable until the start is through (I6).
+    let root = unsafe { node.cast::<Record<N>>().as_ref() }.root;
+    // SAFETY: the root lives as long as the records that lead to it.
+    unsafe { root.as_ref() }.notifier.invalidate(what, seq)
+}
+
+/// # Safety
+/// As for [`invalidate`].
+unsafe fn finish<N: Notifier>(node: NonNull<Node>, what: &Invalidation) {
+    // SAFETY: the node is the first field of its record, which is readable until the start is through (I6).
+    let root = unsafe { node.cast::<Record<N>>().as_ref() }.root;
+    // SAFETY: the root lives as long as the records that lead to it.
+    unsafe { root.as_ref() }.notifier.finish(what);
+}
+
+/// A subscription to a range, owned by the subscriber. Dropping it removes it.
+///
+/// It dereferences to its notifier. It is a holder of its space, and may outlive the last user.
+pub struct Subscription<N: Notifier> {
+    /// The node in the index.
+    record: NonNull<Record<N>>,
+    /// The record that `root` lies in: the same one until the first resize.
+    first: NonNull<First<N>>,
+}
+
+// SAFETY: a subscription is its notifier, which is Send and Sync, and nodes that are meant to be shared.
+unsafe impl<N: Notifier> Send for Subscription<N> {}
+// SAFETY: as above.
+unsafe impl<N: Notifier> Sync for Subscription<N> {}
+
+impl<N: Notifier> Subscription<N> {
+    /// Inserts a new one; `subscriptions` are those of `space`, ready for intervals.
+    pub(crate) fn insert(
+        space: &AddressSpaceRef,
+        subscriptions: &Subscriptions,
+        range: Range,
+        options: Options,
+        notifier: N,
+    ) -> Result<Self, InsertError<N>> {
+        let node = Node::new(range, options.owner, options.label, Record::<N>::CALLBACKS);
+        let root = Root { notifier, space: space.clone() };
+        let record = Record { node, root: NonNull::dangling() };
+        let first = crate::memory::try_box(First { record, root }).map_err(|first| InsertError {
+            cause: InsertErrorKind::OutOfMemory,
+            notifier: first.root.notifier,
+        })?;
+        let first = NonNull::from(Box::leak(first));
+        // SAFETY: first is a fresh allocation that nobody else knows.
+        unsafe { (*first.as_ptr()).record.root = root_of(first) };
+        let record = first.cast::<Record<N>>();
+        // SAFETY: the record is not in an index, and is freed after its removal only.
+        let result = unsafe { subscriptions.index.insert(&subscriptions.book, record.cast(), &[]) };
+        match result {
+            Ok(()) => Ok(Subscription { record, first }),
+            Err(refused) => {
+                // SAFETY: it was not inserted, so nobody else knows it.
+                let first = unsafe { Box::from_raw(first.as_ptr()) };
+                Err(InsertError { cause: refused.into(), notifier: first.root.notifier })
+            }
+        }
+    }
+
+    pub(super) fn node(&self) -> &Node {
+        // SAFETY: the record lives until the subscription is removed.
+        unsafe { &(*self.record.as_ptr()).node }
+    }
+
+    fn root(&self) -> &Root<N> {
+        // SAFETY: the first record lives until the subscription is removed.
+        unsafe { &(*self.first.as_ptr()).root }
+    }
+
+    /// The space that it belongs to.
+    pub fn space(&self) -> &AddressSpaceRef {
+        &self.root().space
+    }
+
+    pub(super) fn subscriptions(&self) -> &Subscriptions {
+        let subscriptions = self.root().space.space().subscriptions();
+        subscriptions.expect("a space with a subscription is watched for good")
+    }
+
+    /// The range that it watches.
+    pub fn range(&self) -> Range {
+        let (first, last) = self.node().bounds();
+        Range::from_first_last(first, last).expect("a node has the bounds of a range")
+    }
+
+    /// Removes it: when this returns, no callback of it runs or will run, and the notifier is dropped.
+    ///
+    /// It waits for starts that overlap it and are still calling interval callbacks, and for nothing else. In
+    /// a callback it does not wait for its own thread; what it owns is then dropped when that call is over.
+    ///
+    /// # Context
+    /// May sleep. No lock may be held that a callback of an overlapping subscription takes.
+    pub fn remove(self) {
+        drop(self);
+    }
+
+    /// Lets go of it without waiting: no callback begins from now on, and what it owns is dropped when the
+    /// last one that runs is over (or later, where the space leaves that to calls that may sleep).
+    ///
+    /// # Context
+    /// Does not sleep; may be called in any callback.
+    pub fn detach(self) {
+        let this = core::mem::ManuallyDrop::new(self);
+        let subscriptions = this.subscriptions();
+        withdraw(subscriptions, this.record.cast());
+        this.leave_behind(subscriptions);
+    }
+
+    /// Watches `range` from now on, with the same notifier. An address that is watched before and after is
+    /// watched at every moment between; tokens of the old range are stale.
+    ///
+    /// # Errors
+    /// Gives the subscription back, unchanged: the space is gone, no memory, or this is called in a callback of
+    /// an invalidation that overlaps it.
+    ///
+    /// # Context
+    /// May sleep, as [`remove`](Self::remove).
+    pub fn resize(self, range: Range) -> Result<Self, ReplaceError<Self>> {
+        let subscriptions = self.subscriptions();
+        let old = self.node();
+        let node = Node::new(range, Owner::new(old.owner()), old.label(), Record::<N>::CALLBACKS);
+        let root = root_of(self.first);
+        let record = match crate::memory::try_box(Record { node, root }) {
+            Ok(record) => NonNull::from(Box::leak(record)),
+            Err(_) => return Err(ReplaceError { cause: ReplaceErrorKind::OutOfMemory, subscriptions: self }),
+        };
+        if let Err(cause) = take_over(subscriptions, record.cast(), &[self.record.cast()]) {
+            // SAFETY: it was not inserted, so nobody else knows it.
+            drop(unsafe { Box::from_raw(record.as_ptr()) });
+            return Err(ReplaceError { cause, subscriptions: self });
+        }
+        let old = core::mem::ManuallyDrop::new(self);
+        if old.record.cast::<First<N>>() != old.first {
+            // SAFETY: the record of an earlier resize was removed and waited for; the root is not in it.
+            drop(unsafe { Box::from_raw(old.record.as_ptr()) });
+        }
+        Ok(Subscription { record, first: old.first })
+    }
+
+    /// Puts one new subscription in the place of several of its space, atomically as [`resize`](Self::resize).
+    ///
+    /// # Errors
+    /// Gives all back, unchanged, and the notifier with them.
+    ///
+    /// # Context
+    /// May sleep, as [`remove`](Self::remove). Removes the old ones.
+    pub fn replace<O: Notifier>(
+        olds: Vec<Subscription<O>>,
+        space: &AddressSpaceRef,
+        range: Range,
+        options: Options,
+        notifier: N,
+    ) -> Result<Self, ReplaceError<NotReplaced<O, N>>> {
+        let fail = |cause, olds, notifier| Err(ReplaceError { cause, subscriptions: (olds, notifier) });
+        let foreign = olds.iter().any(|old| !ptr::eq(old.space().space(), space.space()));
+        let Some(subscriptions) = space.space().subscriptions().filter(|_| !foreign && !olds.is_empty())
+        else {
+            return fail(ReplaceErrorKind::OtherSpace, olds, notifier);
+        };
+        let mut nodes = Vec::new();
+        if nodes.try_reserve_exact(olds.len()).is_err() {
+            return fail(ReplaceErrorKind::OutOfMemory, olds, notifier);
+        }
+        nodes.extend(olds.iter().map(|old| old.record.cast::<Node>()));
+        let node = Node::new(range, options.owner, options.label, Record::<N>::CALLBACKS);
+        let record = Record { node, root: NonNull::dangling() };
+        let first =
+            match crate::memory::try_box(First { record, root: Root { notifier, space: space.clone() } }) {
+                Ok(first) => NonNull::from(Box::leak(first)),
+                Err(first) => return fail(ReplaceErrorKind::OutOfMemory, olds, first.root.notifier),
+            };
+        // SAFETY: first is a fresh allocation that nobody else knows.
+        unsafe { (*first.as_ptr()).record.root = root_of(first) };
+        if let Err(cause) = take_over(subscriptions, first.cast(), &nodes) {
+            // SAFETY: it was not inserted, so nobody else knows it.
+            let first = unsafe { Box::from_raw(first.as_ptr()) };
+            return fail(cause, olds, first.root.notifier);
+        }
+        for old in olds {
+            let old = core::mem::ManuallyDrop::new(old);
+            // SAFETY: take_over removed it and waited for every start that may have found it.
+            unsafe { free_records(old.record, old.first) };
+        }
+        Ok(Subscription { record: first.cast(), first })
+    }
+
+    /// Leaves the rest to a hung node, which frees the records when no start can know them any more.
+    fn leave_behind(&self, subscriptions: &Subscriptions) {
+        let hung = self.record.as_ptr().cast::<u8>().wrapping_add(core::mem::offset_of!(Node, hung));
+        // SAFETY: the hung node lies in the record, so its address is not null.
+        let hung = unsafe { NonNull::new_unchecked(hung.cast()) };
+        let wanted = Wanted::Called { bounds: self.node().bounds(), own: Own::Awaited };
+        // The last record of a subscription that was resized finds the first by its root.
+        let how = (free_hung::<N> as crate::hung::Finish, When::MayBeLeft);
+        // SAFETY: the record is withdrawn, behind a full fence, and stays until free_hung; the space is held by
+        // the record's own root.
+        unsafe { subscriptions.hooks.hang(&subscriptions.book, subscriptions.id, hung, wanted, how) };
+    }
+}
+
+/// Frees all records of a subscription.
+///
+/// # Safety
+/// No start knows the records, and they are not used again.
+unsafe fn free_records<N>(record: NonNull<Record<N>>, first: NonNull<First<N>>) {
+    if record.cast::<First<N>>() != first {
+        // SAFETY: a record of its own, made by `resize`; as promised by the caller.
+        drop(unsafe { Box::from_raw(record.as_ptr()) });
+    }
+    // SAFETY: made by `insert` or `replace`; as promised by the caller.
+    drop(unsafe { Box::from_raw(first.as_ptr()) });
+}
+
+/// # Safety
+/// The hung node is that of a withdrawn `Record<N>` that no start knows any more.
+unsafe fn free_hung<N: Notifier>(hung: NonNull<Hung>) {
+    let record =
+        hung.as_ptr().cast::<u8>().wrapping_sub(core::mem::offset_of!(Node, hung)).cast::<Record<N>>();
+    // SAFETY: the node is the first field of its record.
+    let record = unsafe { NonNull::new_unchecked(record) };
+    // SAFETY: the record is alive until it is freed below.
+    let root = unsafe { record.as_ref() }.root;
+    let first =
+        root.as_ptr().cast::<u8>().wrapping_sub(core::mem::offset_of!(First<N>, root)).cast::<First<N>>();
+    // SAFETY: the root lies in the first record.
+    let first = unsafe { NonNull::new_unchecked(first) };
+    // SAFETY: no start knows the records any more.
+    unsafe { free_records(record, first) };
+}
+
+/// Takes a node out of the index and silences it; behind it stands a full fence.
+fn withdraw(subscriptions: &Subscriptions, node: NonNull<Node>) {
+    // SAFETY: the node is in the index, and nobody else removes it: the caller owns the subscription.
+    unsafe { subscriptions.index.remove(node) };
+    // SAFETY: the node is readable until its owner frees it.
+    unsafe { node.as_ref() }.withdraw();
+    // ORDERING: withdrawn, F, scan; against publication, F, search of a start.
+    full_fence();
+}
+
+/// Waits for starts of other threads that overlap and are calling.
+fn wait_for_callers(subscriptions: &Subscriptions, node: NonNull<Node>) {
+    // SAFETY: the node is readable until its owner frees it.
+    let bounds = unsafe { node.as_ref() }.bounds();
+    let wanted = Wanted::Called { bounds, own: Own::Skipped };
+    Scan::new(&subscriptions.book, subscriptions.id, wanted).wait(subscriptions, None);
+}
+
+/// Puts `node` in the place of `olds`, and removes those.
+fn take_over(
+    subscriptions: &Subscriptions,
+    node: NonNull<Node>,
+    olds: &[NonNull<Node>],
+) -> Result<(), ReplaceErrorKind> {
+    if subscriptions.innermost().is_some() {
+        return Err(ReplaceErrorKind::InCallback);
+    }
+    subscriptions.may_sleep();
+    if !subscriptions.book.refill(0) {
+        return Err(ReplaceErrorKind::OutOfMemory);
+    }
+    // SAFETY: the node is new; its owner frees it after its removal only. The olds are in the index.
+    unsafe { subscriptions.index.insert(&subscriptions.book, node, olds) }
+        .map_err(|refused| ReplaceErrorKind::from(InsertErrorKind::from(refused)))?;
+    // ORDERING: counter = n, F, scan; against publication, F, limit of a start.
+    full_fence();
+    olds.iter().for_each(|old| wait_for_callers(subscriptions, *old));
+    for old in olds {
+        withdraw(subscriptions, *old);
+        wait_for_callers(subscriptions, *old);
+    }
+    Ok(())
+}
+
+impl<N: Notifier> Drop for Subscription<N> {
+    fn drop(&mut self) {
+        let subscriptions = self.subscriptions();
+        diagnostics::may_sleep(subscriptions, "remove", self.node().label());
+        withdraw(subscriptions, self.record.cast());
+        wait_for_callers(subscriptions, self.record.cast());
+        if subscriptions.innermost().is_some() {
+            // CONTRACT C3.7: within a callback the own thread's calls are not waited for. Other threads' second
+            // passes are over; those of the own one are taken back.
+            self.node().strike();
+            self.leave_behind(subscriptions);
+            return;
+        }
+        subscriptions.may_sleep();
+        // SAFETY: withdrawn, and every start that may have found it was waited for.
+        unsafe { free_records(self.record, self.first) };
+    }
+}
+
+impl<N: Notifier> Deref for Subscription<N> {
+    type Target = N;
+
+    fn deref(&self) -> &N {
+        &self.root().notifier
+    }
+}
+
+impl<N: Notifier> fmt::Debug for Subscription<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription")
+            .field("range", &self.range())
+            .field("label", &self.node().label())
+            .finish()
+    }
+}
+
+impl From<crate::index::Refused> for InsertErrorKind {
+    fn from(refused: crate::index::Refused) -> Self {
+        match refused {
+            crate::index::Refused::Closed => InsertErrorKind::Gone,
+            crate::index::Refused::OutOfMemory => InsertErrorKind::OutOfMemory,
+        }
+    }
+}
+
+/// Why a subscription was not put in the place of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReplaceErrorKind {
+    /// The space has no users any more.
+    Gone,
+    /// There is no memory.
+    OutOfMemory,
+    /// Called in a callback of this space, which it might have to wait for.
+    InCallback,
+    /// None is to be replaced, or one of another space.
+    OtherSpace,
+}
+
+impl From<InsertErrorKind> for ReplaceErrorKind {
+    fn from(kind: InsertErrorKind) -> Self {
+        match kind {
+            InsertErrorKind::OutOfMemory => ReplaceErrorKind::OutOfMemory,
+            _ => ReplaceErrorKind::Gone,
+        }
+    }
+}
+
+impl fmt::Display for ReplaceErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ReplaceErrorKind::Gone => "the address space has no users any more",
+            ReplaceErrorKind::OutOfMemory => "out of memory",
+            ReplaceErrorKind::InCallback => {
+                "a subscription cannot be replaced within a callback of its space"
+            }
+            ReplaceErrorKind::OtherSpace => {
+                "the subscriptions to replace must be of this space, and not none"
+            }
+        })
+    }
+}
+
+/// What a failed [`Subscription::replace`] gives back: the subscriptions, and the new notifier.
+pub type NotReplaced<O, N> = (Vec<Subscription<O>>, N);
+
+/// A failed replacement: why, and what is still as it was.
+pub struct ReplaceError<S> {
+    /// Why.
+    pub cause: ReplaceErrorKind,
+    /// What was to be replaced, and what with.
+    pub subscriptions: S,
+}
+
+impl<S> fmt::Debug for ReplaceError<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplaceError").field("cause", &self.cause).finish_non_exhaustive()
+    }
+}
+
+impl<S> fmt::Display for ReplaceError<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause.fmt(f)
+    }
+}
+
+impl<S> core::error::Error for ReplaceError<S> {}

@@ -1,0 +1,60 @@
+//! MMU notifiers for everybody.
+//!
+//! Whoever keeps a copy of address translations (a device TLB, registered I/O buffers, an emulator's software
+//! TLB, a shadow page table, a code cache) uses the wrong memory when the address space changes under the copy.
+//! This crate stands between the two: the *primary MMU* says what it is about to change
+//! ([`AddressSpaceRef::invalidate`]), and every *secondary MMU* that subscribed drops its translations before,
+//! and makes no new ones until the change is done.
+//!
+//! | you have | you want |
+//! |---|---|
+//! | translations of certain ranges | [`interval`]: told of what overlaps, with collision-retry for readers |
+//! | interest in the whole space | [`list`]: told of everything, exit and ageing included |
+//! | page tables, or calls that change mappings | [`AddressSpace`] and [`active`]: start, change, end |
+//!
+//! The crate sees no system call: it tells what it is told. Everything is precise: readers, inserts and removes
+//! wait only for what overlaps them. Starts, ends, reads and removes allocate nothing.
+//!
+//! # Without `std`
+//! The crate is `no_std` with `alloc`. Without the default feature `std` a kernel may supply how to sleep and
+//! which context runs: see [`platform`].
+//!
+//! # Clauses
+//! Comments such as `C3.4` name clauses of the contract, which the repository holds as `docs/contract.md`.
+
+#![no_std]
+
+extern crate alloc;
+#[cfg(any(feature = "std", test, loom, shuttle))]
+extern crate std;
+
+pub mod active;
+mod address;
+mod begun;
+pub mod diagnostics;
+mod exit;
+mod fork;
+mod frame;
+mod frees;
+mod hazard;
+mod hung;
+mod index;
+pub mod interval;
+mod invalidation;
+pub mod list;
+mod map_lock;
+mod memory;
+pub mod platform;
+mod scan;
+mod space;
+mod start;
+mod subscriptions;
+mod sync;
+
+pub use active::{ActiveInvalidation, OwnedActiveInvalidation};
+pub use address::{Address, Range, RangeError};
+pub use frees::synchronize;
+pub use invalidation::{Event, Invalidation, Owner, Permissions};
+pub use map_lock::{MapLockGuard, MapLockSharedGuard};
+pub use space::{AddressSpace, AddressSpaceRef, Builder, LockAllError, OutOfMemory, PrimaryMmu, Pte, Stats};
+pub use start::StartError;

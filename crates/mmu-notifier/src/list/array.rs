@@ -1,0 +1,355 @@
+//! The list itself: an array that grows at its end, with tombstones, walked from the newest to the oldest.
+//!
+//! # Protocol
+//! *Register* appends an entry and then raises the number (release). *Take off* marks the node, then replaces
+//! its entry by a tombstone. A full array is replaced by a copy without tombstones; walks may go on in the old
+//! one, which is why the node is marked too. *Walk*: enter a section, F, load the array. *Grace period*: take
+//! off, F, new stamp, F, wait for every section of that stamp or an older one.
+//!
+//! A walk that a grace period does not see passes its fence later, so it sees the mark; one that it sees is
+//! waited for; one that begins behind it carries a newer stamp and is not.
+
+#![expect(unsafe_code, reason = "arrays are reached through raw pointers that a section protects")]
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::cell::Cell;
+use core::ptr::{self, NonNull};
+
+use super::node::{Key, Node};
+use crate::hazard::Book;
+use crate::scan::{Own, Scan, Wanted};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinGuard, SpinLock, full_fence};
+
+/// Entries of the first array.
+const FIRST: usize = 16;
+
+/// Why a registration did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The space exits or has exited.
+    Closed,
+    /// No memory for the array.
+    OutOfMemory,
+}
+
+/// Why nobody was got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    /// Nobody has this key.
+    Nobody,
+    /// The space exits or has exited.
+    Closed,
+    /// As many as can be have got it.
+    Overflow,
+}
+
+#[derive(Debug)]
+struct Array {
+    entries: Vec<AtomicPtr<Node>>,
+    len: AtomicU64,
+    stamp: Cell<u64>,
+    retired: Cell<*mut Array>,
+}
+
+/// The list of a space.
+#[derive(Debug)]
+pub(crate) struct List {
+    array: AtomicPtr<Array>,
+    live: AtomicU64,
+    number: AtomicU64,
+    grace: AtomicU64,
+    lock: SpinLock,
+    closed: Cell<bool>,
+    retired: Cell<*mut Array>,
+}
+
+// SAFETY: `closed`, `retired` and the cells of arrays are used under `lock`; the rest is atomic.
+unsafe impl Sync for List {}
+// SAFETY: as above; nothing belongs to a thread.
+unsafe impl Send for List {}
+
+impl List {
+    pub(crate) fn new() -> Self {
+        List {
+            array: AtomicPtr::new(ptr::null_mut()),
+            live: AtomicU64::new(0),
+            number: AtomicU64::new(0),
+            grace: AtomicU64::new(1),
+            lock: SpinLock::new(),
+            closed: Cell::new(false),
+            retired: Cell::new(ptr::null_mut()),
+        }
+    }
+
+    /// How many are on the list.
+    #[inline]
+    pub(crate) fn count(&self) -> u64 {
+        self.live.load(Ordering::Acquire)
+    }
+
+    /// The stamp to enter a section with.
+    pub(crate) fn stamp(&self) -> u64 {
+        // ORDERING: acquire pairs with `new_grace`: who carries the new stamp sees what was taken off.
+        self.grace.load(Ordering::Acquire)
+    }
+
+    /// The number of the newest registration; whoever has it or a smaller one is found by a walk.
+    pub(crate) fn limit(&self) -> u64 {
+        // ORDERING: acquire pairs with the release in `append`.
+        self.number.load(Ordering::Acquire)
+    }
+
+    /// Begins a grace period; its stamp is what sections to wait for carry at the most.
+    pub(crate) fn new_grace(&self) -> u64 {
+        // ORDERING: taken off, F, look at the sections; against section, F, walk.
+        full_fence();
+        let stamp = self.grace.fetch_add(1, Ordering::AcqRel);
+        full_fence();
+        stamp
+    }
+
+    /// What a walk goes through.
+    ///
+    /// # Context
+    /// Within a section, behind its fence; to be used up before the section is left.
+    pub(crate) fn entries(&self) -> Entries<'_> {
+        // ORDERING: acquire pairs with the release in `replace`.
+        // SAFETY: arrays that a section may have loaded are freed after it only.
+        match unsafe { self.array.load(Ordering::Acquire).as_ref() } {
+            None => Entries(&[]),
+            Some(array) => Entries(&array.entries[..array.len.load(Ordering::Acquire) as usize]),
+        }
+    }
+
+    /// Puts a node at the head of the list; none if there is no room.
+    ///
+    /// # Safety
+    /// The node stays where it is, and readable, until it was taken off and a grace period is over.
+    ///
+    /// # Context
+    /// Allocates nothing.
+    pub(crate) unsafe fn try_register(&self, node: NonNull<Node>) -> Option<Result<(), Refused>> {
+        let lock = self.lock.lock();
+        if self.closed.get() {
+            return Some(Err(Refused::Closed));
+        }
+        self.append(&lock, node).then_some(Ok(()))
+    }
+
+    /// Makes sure that the next registration need not allocate, if nobody else registers meanwhile.
+    pub(crate) fn make_room(&self, book: &Book, id: u64) -> Result<(), Refused> {
+        self.reclaim(book, id);
+        let room = {
+            let _lock = self.lock.lock();
+            self.has_room()
+        };
+        if room {
+            return Ok(());
+        }
+        let capacity = FIRST.max(2 * self.count() as usize);
+        let mut entries = Vec::new();
+        entries.try_reserve_exact(capacity).map_err(|_| Refused::OutOfMemory)?;
+        entries.resize_with(capacity, || AtomicPtr::new(ptr::null_mut()));
+        let array = Array {
+            entries,
+            len: AtomicU64::new(0),
+            stamp: Cell::new(0),
+            retired: Cell::new(ptr::null_mut()),
+        };
+        let array = crate::memory::try_box(array).map_err(|_| Refused::OutOfMemory)?;
+        let lock = self.lock.lock();
+        self.replace(&lock, array);
+        Ok(())
+    }
+
+    fn current(&self) -> Option<&Array> {
+        // SAFETY: the current array is not freed; the callers hold the lock.
+        unsafe { self.array.load(Ordering::Relaxed).as_ref() }
+    }
+
+    fn has_room(&self) -> bool {
+        self.current().is_some_and(|array| (array.len.load(Ordering::Relaxed) as usize) < array.entries.len())
+    }
+
+    fn append(&self, _lock: &SpinGuard<'_>, node: NonNull<Node>) -> bool {
+        let Some(array) = self.current().filter(|_| self.has_room()) else { return false };
+        let number = self.number.load(Ordering::Relaxed) + 1;
+        let place = array.len.load(Ordering::Relaxed);
+        // SAFETY: the caller of `try_register` keeps the node readable.
+        unsafe { node.as_ref() }.enter(number, place as usize);
+        array.entries[place as usize].store(node.as_ptr(), Ordering::Release);
+        array.len.store(place + 1, Ordering::Release);
+        self.live.store(self.count() + 1, Ordering::Release);
+        // ORDERING: release; a walk that reads this number (acquire) finds the entry.
+        self.number.store(number, Ordering::Release);
+        true
+    }
+
+    /// Puts `array` in the place of the current one, if everybody finds room in it.
+    fn replace(&self, _lock: &SpinGuard<'_>, array: Box<Array>) {
+        if self.has_room() || self.count() as usize >= array.entries.len() {
+            return;
+        }
+        let mut len = 0;
+        if let Some(old) = self.current() {
+            for entry in &old.entries[..old.len.load(Ordering::Relaxed) as usize] {
+                let node = entry.load(Ordering::Relaxed);
+                // SAFETY: entries that are no tombstones name nodes on the list.
+                if let Some(moved) = unsafe { node.as_ref() } {
+                    moved.place.set(len);
+                    array.entries[len].store(node, Ordering::Relaxed);
+                    len += 1;
+                }
+            }
+        }
+        array.len.store(len as u64, Ordering::Relaxed);
+        // ORDERING: release, for the acquire in `entries`.
+        let old = self.array.swap(Box::into_raw(array), Ordering::AcqRel);
+        // SAFETY: the old array is not freed before it was retired here.
+        if let Some(array) = unsafe { old.as_ref() } {
+            array.stamp.set(self.grace.load(Ordering::Relaxed));
+            array.retired.set(self.retired.replace(old));
+        }
+    }
+
+    /// Takes a node off the list. False if somebody else did.
+    pub(crate) fn take_off(&self, node: &Node) -> bool {
+        let lock = self.lock.lock();
+        self.take_off_locked(&lock, node)
+    }
+
+    fn take_off_locked(&self, _lock: &SpinGuard<'_>, node: &Node) -> bool {
+        if node.is_off() {
+            return false;
+        }
+        node.take_off();
+        if let Some(array) = self.current() {
+            array.entries[node.place.get()].store(ptr::null_mut(), Ordering::Release);
+        }
+        self.live.store(self.count() - 1, Ordering::Release);
+        true
+    }
+
+    /// Takes everybody off.
+    pub(crate) fn take_all_off(&self) {
+        let lock = self.lock.lock();
+        let Some(array) = self.current() else { return };
+        for entry in &array.entries[..array.len.load(Ordering::Relaxed) as usize] {
+            // SAFETY: entries that are no tombstones name nodes on the list.
+            if let Some(node) = unsafe { entry.load(Ordering::Relaxed).as_ref() } {
+                self.take_off_locked(&lock, node);
+            }
+        }
+    }
+
+    /// Counts one more user of the notifier with this key.
+    pub(crate) fn find(&self, key: Key) -> Result<NonNull<Node>, Lookup> {
+        let _lock = self.lock.lock();
+        if self.closed.get() {
+            return Err(Lookup::Closed);
+        }
+        let array = self.current().ok_or(Lookup::Nobody)?;
+        let entries = &array.entries[..array.len.load(Ordering::Relaxed) as usize];
+        let node = entries.iter().rev().find_map(|entry| {
+            let node = NonNull::new(entry.load(Ordering::Relaxed))?;
+            // SAFETY: entries that are no tombstones name nodes on the list.
+            (unsafe { node.as_ref() }.key == Some(key)).then_some(node)
+        });
+        let node = node.ok_or(Lookup::Nobody)?;
+        // SAFETY: as above; the lock is held.
+        let users = &unsafe { node.as_ref() }.users;
+        users.set(users.get().checked_add(1).ok_or(Lookup::Overflow)?);
+        Ok(node)
+    }
+
+    /// Counts one user less; true if that was the last: then it is off the list.
+    pub(crate) fn put(&self, node: &Node) -> bool {
+        let lock = self.lock.lock();
+        node.users.set(node.users.get() - 1);
+        let last = node.users.get() == 0;
+        if last {
+            self.take_off_locked(&lock, node);
+        }
+        last
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_users(&self, node: &Node, users: u32) {
+        let _lock = self.lock.lock();
+        node.users.set(users);
+    }
+
+    /// Lets nobody be registered any more.
+    pub(crate) fn close(&self) {
+        let _lock = self.lock.lock();
+        self.closed.set(true);
+    }
+
+    /// Frees retired arrays that no walk is in.
+    pub(crate) fn reclaim(&self, book: &Book, id: u64) {
+        let mut at = {
+            let _lock = self.lock.lock();
+            self.retired.replace(ptr::null_mut())
+        };
+        full_fence();
+        while !at.is_null() {
+            // SAFETY: retired arrays are alive until they are freed here; this one is in no list now.
+            let array = unsafe { &*at };
+            let next = array.retired.get();
+            let wanted = Wanted::Walked { stamp: array.stamp.get(), own: Own::Awaited };
+            if Scan::new(book, id, wanted).advance(book).is_none() {
+                // SAFETY: it was made by `Box::into_raw`, and neither a walk nor a list leads to it any more.
+                drop(unsafe { Box::from_raw(at) });
+            } else {
+                let _lock = self.lock.lock();
+                array.retired.set(self.retired.replace(at));
+            }
+            at = next;
+        }
+    }
+
+    /// Keeps the list as it is around a fork.
+    pub(crate) fn lock_for_fork(&self) {
+        self.lock.lock_for_fork();
+    }
+
+    /// Lets it change again.
+    pub(crate) fn unlock_after_fork(&self) {
+        self.lock.unlock_after_fork();
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        let current = self.array.load(Ordering::Relaxed);
+        // SAFETY: the space goes, so nobody walks; the current array is in no other list.
+        if let Some(array) = unsafe { current.as_ref() } {
+            array.retired.set(self.retired.replace(current));
+        }
+        let mut at = self.retired.get();
+        while !at.is_null() {
+            // SAFETY: each array was made by `Box::into_raw` and is in this list once.
+            let array = unsafe { Box::from_raw(at) };
+            at = array.retired.get();
+        }
+    }
+}
+
+/// The entries of one array, from the oldest to the newest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entries<'l>(&'l [AtomicPtr<Node>]);
+
+impl Entries<'_> {
+    pub(crate) fn len(self) -> usize {
+        self.0.len()
+    }
+
+    /// The node at `place`, unless it is off the list.
+    pub(crate) fn get(self, place: usize) -> Option<NonNull<Node>> {
+        let node = NonNull::new(self.0[place].load(Ordering::Acquire))?;
+        // SAFETY: a node is readable until a grace period after it was taken off; this walk's section is older.
+        let off = unsafe { node.as_ref() }.is_off();
+        (!off).then_some(node)
+    }
+}

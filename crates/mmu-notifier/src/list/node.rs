@@ -1,0 +1,111 @@
+//! The node of a list subscription: what walks of the list call.
+
+use core::any::TypeId;
+use core::cell::Cell;
+use core::ptr::NonNull;
+
+use super::WouldBlock;
+use crate::address::{Address, Range};
+use crate::frees::Ticket;
+use crate::hung::Hung;
+use crate::invalidation::Invalidation;
+use crate::space::Pte;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// A question about the accessed bits (clause C5.6).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Young {
+    /// Tell and clear, and flush the secondary TLB.
+    ClearFlush(Range),
+    /// Tell and clear; the secondary TLB need not be flushed.
+    Clear(Range),
+    /// Tell, for one address.
+    Test(Address),
+}
+
+/// What a node calls, given the node that the table was made for.
+#[derive(Debug)]
+pub(crate) struct Callbacks {
+    pub(crate) release: unsafe fn(NonNull<Node>),
+    pub(crate) start: unsafe fn(NonNull<Node>, &Invalidation) -> Result<(), WouldBlock>,
+    pub(crate) end: unsafe fn(NonNull<Node>, &Invalidation),
+    pub(crate) invalidate_range: unsafe fn(NonNull<Node>, Range),
+    pub(crate) young: unsafe fn(NonNull<Node>, Young) -> bool,
+    pub(crate) change_pte: unsafe fn(NonNull<Node>, Address, Pte),
+}
+
+/// By what get finds a shared notifier: its type, and a word that the user chooses.
+pub(crate) type Key = (TypeId, u64);
+
+/// A list subscription, as the library sees it.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) callbacks: &'static Callbacks,
+    off: AtomicU32,
+    released: AtomicU32,
+    /// The number of its registration.
+    number: AtomicU64,
+    /// Where it stands in the array, under the lock of the list.
+    pub(super) place: Cell<usize>,
+    /// How many have got it, under the lock of the list.
+    pub(super) users: Cell<u32>,
+    pub(super) key: Option<Key>,
+    label: Option<&'static str>,
+    pub(crate) hung: Hung,
+    pub(crate) ticket: Ticket,
+}
+
+#[expect(unsafe_code, reason = "cells that a lock guards")]
+// SAFETY: `place` and `users` are used under the lock of the list, `hung` under that of the hooks, `ticket`
+// under that of the frees; the rest is atomic or never changes.
+unsafe impl Sync for Node {}
+#[expect(unsafe_code, reason = "cells that a lock guards")]
+// SAFETY: as above; nothing belongs to a thread.
+unsafe impl Send for Node {}
+
+impl Node {
+    pub(crate) fn new(callbacks: &'static Callbacks, key: Option<Key>, label: Option<&'static str>) -> Self {
+        Node {
+            callbacks,
+            off: AtomicU32::new(0),
+            released: AtomicU32::new(0),
+            number: AtomicU64::new(0),
+            place: Cell::new(0),
+            users: Cell::new(1),
+            key,
+            label,
+            hung: Hung::new(),
+            ticket: Ticket::new(),
+        }
+    }
+
+    /// Takes its number and its place. Called by the list, under its lock.
+    pub(super) fn enter(&self, number: u64, place: usize) {
+        self.number.store(number, Ordering::Relaxed);
+        self.place.set(place);
+    }
+
+    /// Says whether it was registered when the numbers had come up to `limit`.
+    pub(crate) fn is_registered_by(&self, limit: u64) -> bool {
+        self.number.load(Ordering::Relaxed) <= limit
+    }
+
+    /// Says whether it was taken off the list: then no walk calls it that has not come to it.
+    pub(crate) fn is_off(&self) -> bool {
+        self.off.load(Ordering::Acquire) != 0
+    }
+
+    pub(super) fn take_off(&self) {
+        self.off.store(1, Ordering::Release);
+    }
+
+    /// Claims the one release; false if somebody else has it.
+    pub(crate) fn claim_release(&self) -> bool {
+        // ORDERING: one of two claims wins; what the release does is ordered by the section it runs in.
+        self.released.swap(1, Ordering::AcqRel) == 0
+    }
+
+    pub(crate) fn label(&self) -> Option<&'static str> {
+        self.label
+    }
+}

@@ -1,0 +1,342 @@
+//! The owned registrations: a node and its notifier in one allocation.
+//!
+//! # Unregister
+//! Release, unless the exit has it (its section is waited for like any walk); off the list; a grace period.
+//! Within a walk of the own thread that walk is not waited for: a hung node frees the memory behind it.
+//!
+//! # Put
+//! The last put takes the notifier off the list and hangs its node up until the walks of that moment are over;
+//! then the notifier is dropped: that is its free. If nothing runs, put does it itself; else who ends the last
+//! of those walks, outside its section; in a space that leaves such work, the next call that may sleep, and
+//! [`synchronize`](crate::synchronize) at the latest.
+
+use alloc::boxed::Box;
+use core::any::TypeId;
+use core::fmt;
+use core::mem::ManuallyDrop;
+use core::ops::Deref;
+use core::ptr::NonNull;
+
+use super::node::{Callbacks, Key, Node, Young};
+use super::walk::Call;
+use super::{GetError, Lookup, Notifier, RegisterError, RegisterErrorKind, WouldBlock};
+use crate::diagnostics;
+use crate::frees;
+use crate::hung::{Finish, Hung, When};
+use crate::invalidation::Invalidation;
+use crate::map_lock::MapLockGuard;
+use crate::platform::{self, with_context};
+use crate::scan::{Own, Scan, Wanted};
+use crate::space::AddressSpaceRef;
+use crate::subscriptions::Subscriptions;
+
+/// # Invariants
+/// `node` is the first field: its address is that of the record. Dropped: the notifier, then the space.
+#[repr(C)]
+struct Record<N> {
+    node: Node,
+    notifier: N,
+    space: AddressSpaceRef,
+}
+
+impl<N: Notifier> Record<N> {
+    const CALLBACKS: &'static Callbacks = &Callbacks {
+        release: |node| notifier::<N>(&node).release(),
+        start: start::<N>,
+        end: |node, invalidation| notifier::<N>(&node).invalidate_range_end(invalidation),
+        invalidate_range: |node, range| notifier::<N>(&node).invalidate_range(range),
+        young: young::<N>,
+        change_pte: |node, address, pte| notifier::<N>(&node).change_pte(address, pte),
+    };
+
+    fn shared_key(key: u64) -> Key {
+        (TypeId::of::<N>(), key)
+    }
+}
+
+/// The notifier of a node whose table is that of `Record<N>`: walks call a node with its own table only.
+fn notifier<N>(node: &NonNull<Node>) -> &N {
+    // SAFETY: the node is the first field of a `Record<N>`, which is readable until the walk is over.
+    unsafe { &(*node.cast::<Record<N>>().as_ptr()).notifier }
+}
+
+fn start<N: Notifier>(node: NonNull<Node>, invalidation: &Invalidation) -> Result<(), WouldBlock> {
+    notifier::<N>(&node).invalidate_range_start(invalidation)
+}
+
+fn young<N: Notifier>(node: NonNull<Node>, question: Young) -> bool {
+    let notifier = notifier::<N>(&node);
+    match question {
+        Young::ClearFlush(range) => notifier.clear_flush_young(range),
+        Young::Clear(range) => notifier.clear_young(range),
+        Young::Test(address) => notifier.test_young(address),
+    }
+}
+
+/// Makes a record and puts it on the list.
+fn add<N: Notifier>(
+    space: &AddressSpaceRef,
+    lock: &MapLockGuard<'_>,
+    notifier: N,
+    key: Option<Key>,
+) -> Result<NonNull<Record<N>>, RegisterError<N>> {
+    let node = Node::new(Record::<N>::CALLBACKS, key, None);
+    let record = Record { node, notifier, space: space.clone() };
+    let record = crate::memory::try_box(record).map_err(|record| RegisterError {
+        cause: RegisterErrorKind::OutOfMemory,
+        notifier: record.notifier,
+    })?;
+    let record = NonNull::from(Box::leak(record));
+    // SAFETY: the record stays where it is until it was unregistered or put.
+    match unsafe { space.space().add_to_list(lock, record.cast()) } {
+        Ok(()) => Ok(record),
+        Err(cause) => {
+            // SAFETY: it was not registered, so nobody else knows it.
+            let record = unsafe { Box::from_raw(record.as_ptr()) };
+            Err(RegisterError { cause, notifier: record.notifier })
+        }
+    }
+}
+
+/// A subscription to all of a space, owned by the subscriber. Dropping it unregisters it.
+///
+/// It dereferences to its notifier. It is a holder of its space, and may outlive the last user.
+pub struct Registration<N: Notifier> {
+    record: NonNull<Record<N>>,
+}
+
+// SAFETY: a registration is its notifier, which is Send and Sync, and a node that is meant to be shared.
+unsafe impl<N: Notifier> Send for Registration<N> {}
+// SAFETY: as above.
+unsafe impl<N: Notifier> Sync for Registration<N> {}
+
+impl<N: Notifier> Registration<N> {
+    pub(crate) fn new(
+        space: &AddressSpaceRef,
+        lock: &MapLockGuard<'_>,
+        notifier: N,
+    ) -> Result<Self, RegisterError<N>> {
+        add(space, lock, notifier, None).map(|record| Registration { record })
+    }
+
+    /// Calls release, unless the exit did or does; takes it off the list; waits for the walks that run. When it
+    /// returns, no callback runs or will run, and the notifier is dropped.
+    ///
+    /// In a walk of the own thread it does not wait for that; what it owns is then dropped behind it.
+    ///
+    /// # Context
+    /// May sleep. No lock may be held that a callback of this space takes.
+    pub fn unregister(self) {
+        drop(self);
+    }
+
+    fn record(&self) -> &Record<N> {
+        // SAFETY: the record lives until the registration is dropped.
+        unsafe { self.record.as_ref() }
+    }
+
+    /// The space that it belongs to.
+    pub fn space(&self) -> &AddressSpaceRef {
+        &self.record().space
+    }
+}
+
+impl<N: Notifier> Drop for Registration<N> {
+    fn drop(&mut self) {
+        let record = self.record();
+        let space = record.space.space();
+        let subscriptions = space.subscriptions().expect("a space with a registration is watched for good");
+        diagnostics::may_sleep(subscriptions, "unregister", record.node.label());
+        // CONTRACT C8.2: once, by whoever comes first.
+        let panic = with_context(|context| {
+            let claim = subscriptions.book.claim(context);
+            Call { space, subscriptions, context, claim }.release_one(self.record.cast())
+        });
+        subscriptions.list.take_off(&record.node);
+        let stamp = subscriptions.list.new_grace();
+        let others = Wanted::Walked { stamp, own: Own::Skipped };
+        Scan::new(&subscriptions.book, subscriptions.id, others).wait(subscriptions, None);
+        if subscriptions.innermost().is_some() {
+            let wanted = Wanted::Walked { stamp, own: Own::Awaited };
+            let how = (free_unregistered::<N> as Finish, When::MayBeLeft);
+            // SAFETY: off the list, behind a full fence, and alive until free_unregistered; it holds its space.
+            unsafe { hang(subscriptions, self.record, wanted, how) };
+        } else {
+            subscriptions.list.reclaim(&subscriptions.book, subscriptions.id);
+            subscriptions.may_sleep();
+            // SAFETY: off the list, and every walk that may have found it is over.
+            drop(unsafe { Box::from_raw(self.record.as_ptr()) });
+        }
+        if let Some(payload) = panic {
+            platform::resume(payload);
+        }
+    }
+}
+
+/// Hangs a record up until `wanted` is over.
+///
+/// # Safety
+/// As for [`Hooks::hang`](crate::hung::Hooks::hang); the record holds the space.
+unsafe fn hang<N>(
+    subscriptions: &Subscriptions,
+    record: NonNull<Record<N>>,
+    wanted: Wanted,
+    how: (Finish, When),
+) {
+    let hung = record.as_ptr().cast::<u8>().wrapping_add(core::mem::offset_of!(Node, hung));
+    // SAFETY: the hung node lies in the record, so its address is not null.
+    let hung = unsafe { NonNull::new_unchecked(hung.cast()) };
+    // SAFETY: as promised by the caller.
+    unsafe { subscriptions.hooks.hang(&subscriptions.book, subscriptions.id, hung, wanted, how) };
+}
+
+/// The record that a hung node is part of.
+fn record_of<N>(hung: NonNull<Hung>) -> NonNull<Record<N>> {
+    let node = hung.as_ptr().cast::<u8>().wrapping_sub(core::mem::offset_of!(Node, hung));
+    // SAFETY: the node before it lies in the same allocation, so its address is not null.
+    unsafe { NonNull::new_unchecked(node.cast()) }
+}
+
+/// # Safety
+/// The hung node is that of an unregistered `Record<N>` that no walk knows any more.
+unsafe fn free_unregistered<N: Notifier>(hung: NonNull<Hung>) {
+    // SAFETY: as promised by the caller.
+    drop(unsafe { Box::from_raw(record_of::<N>(hung).as_ptr()) });
+}
+
+/// # Safety
+/// The hung node is that of a `Record<N>` that was put for the last time and that no walk knows any more.
+unsafe fn free_put<N: Notifier>(hung: NonNull<Hung>) {
+    // SAFETY: as promised by the caller; its fields are dropped one by one here.
+    let record = unsafe { Box::from_raw(record_of::<N>(hung).as_ptr().cast::<ManuallyDrop<Record<N>>>()) };
+    let mut record = record;
+    // The ticket ends, and the space is let go, also if the notifier's drop panics.
+    // SAFETY: the notifier is not used again.
+    let result = platform::catch(|| unsafe { core::ptr::drop_in_place(&raw mut record.notifier) });
+    // SAFETY: the space is read out once, and the record's own field is not dropped.
+    let space = unsafe { core::ptr::read(&raw const record.space) };
+    frees::end(&record.node.ticket);
+    drop(record);
+    if let Some(subscriptions) = space.space().subscriptions() {
+        if subscriptions.freed.is_heard() {
+            subscriptions.freed.ring();
+        }
+    }
+    drop(space);
+    if let Err(payload) = result {
+        platform::resume(payload);
+    }
+}
+
+impl<N: Notifier> Deref for Registration<N> {
+    type Target = N;
+
+    fn deref(&self) -> &N {
+        &self.record().notifier
+    }
+}
+
+impl<N: Notifier> fmt::Debug for Registration<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration").field("label", &self.record().node.label()).finish_non_exhaustive()
+    }
+}
+
+/// One reference to a notifier that several share (clause C4.3). Dropping it puts it.
+///
+/// The free of the notifier is its drop, some time after the last put; see [`put`](Self::put).
+pub struct Shared<N: Notifier> {
+    record: NonNull<Record<N>>,
+}
+
+// SAFETY: a reference to a notifier that is Send and Sync, and to a node that is meant to be shared.
+unsafe impl<N: Notifier> Send for Shared<N> {}
+// SAFETY: as above.
+unsafe impl<N: Notifier> Sync for Shared<N> {}
+
+impl<N: Notifier> Shared<N> {
+    /// Gets the one with this key, or allocates and registers it; the map lock is held.
+    pub(crate) fn get<E>(
+        space: &AddressSpaceRef,
+        lock: &MapLockGuard<'_>,
+        key: u64,
+        alloc: impl FnOnce(&AddressSpaceRef) -> Result<N, E>,
+    ) -> Result<Self, GetError<E>> {
+        let key = Record::<N>::shared_key(key);
+        if !space.has_users() {
+            return Err(GetError::Gone);
+        }
+        let found = space.space().subscriptions().map_or(Err(Lookup::Nobody), |found| found.list.find(key));
+        match found {
+            Ok(node) => return Ok(Shared { record: node.cast() }),
+            Err(Lookup::Closed) => return Err(GetError::Gone),
+            Err(Lookup::Overflow) => return Err(GetError::Overflow),
+            Err(Lookup::Nobody) => {}
+        }
+        let notifier = alloc(space).map_err(GetError::Alloc)?;
+        // A failed registration drops the notifier: it is freed at once.
+        add(space, lock, notifier, Some(key))
+            .map(|record| Shared { record })
+            .map_err(|error| error.cause.into())
+    }
+
+    /// Gives the reference back. With the last one the notifier is off the list: no walk comes to it any more,
+    /// and when those that run are over it is dropped. It is not released, and nobody waits.
+    ///
+    /// Who drops it, and when: this call, if no walk of the space runs; else who ends the last of those that
+    /// run; where the space leaves such work, the next call on it that may sleep; at the latest, and also
+    /// without `std`, [`synchronize`](crate::synchronize).
+    ///
+    /// # Context
+    /// Does not sleep; may be called in any callback, also in release.
+    pub fn put(self) {
+        drop(self);
+    }
+
+    fn record(&self) -> &Record<N> {
+        // SAFETY: the record lives until the last reference is put.
+        unsafe { self.record.as_ref() }
+    }
+
+    /// The space that it belongs to.
+    pub fn space(&self) -> &AddressSpaceRef {
+        &self.record().space
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_users(&self, users: u32) {
+        let subscriptions = self.record().space.space().subscriptions().unwrap();
+        subscriptions.list.set_users(&self.record().node, users);
+    }
+}
+
+impl<N: Notifier> Drop for Shared<N> {
+    fn drop(&mut self) {
+        let record = self.record();
+        let space = record.space.space();
+        let subscriptions = space.subscriptions().expect("a space with a registration is watched for good");
+        if !subscriptions.list.put(&record.node) {
+            return;
+        }
+        frees::begin(&record.node.ticket, &record.space);
+        let stamp = subscriptions.list.new_grace();
+        let wanted = Wanted::Walked { stamp, own: Own::Awaited };
+        let how = (free_put::<N> as Finish, When::MayBeLeft);
+        // SAFETY: off the list, behind a full fence, and alive until free_put; it holds its space.
+        unsafe { hang(subscriptions, self.record, wanted, how) };
+    }
+}
+
+impl<N: Notifier> Deref for Shared<N> {
+    type Target = N;
+
+    fn deref(&self) -> &N {
+        &self.record().notifier
+    }
+}
+
+impl<N: Notifier> fmt::Debug for Shared<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("key", &self.record().node.key).finish_non_exhaustive()
+    }
+}

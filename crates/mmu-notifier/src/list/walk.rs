@@ -1,0 +1,293 @@
+//! Walks: the calls of the list, each within a section of its own (clauses C4.5, C4.6 and C5).
+//!
+//! A start notes the number up to which it called; its end calls the same, less who left. Who refuses is noted
+//! for the time of the walk as a bit a position, 1,024 on the stack at a time, further ones by recursion.
+
+#![expect(unsafe_code, reason = "nodes are called through raw pointers")]
+
+use core::ptr::NonNull;
+
+use super::array::Entries;
+use super::node::{Callbacks, Node, Young};
+use crate::address::{Address, Range};
+use crate::diagnostics::{self, Rule};
+use crate::frame::{Frame, Kind};
+use crate::hazard::Claim;
+use crate::invalidation::Invalidation;
+use crate::platform::{self, Context, Payload};
+use crate::space::{AddressSpaceRef, Pte, Space};
+use crate::start::{Ending, Failure};
+use crate::subscriptions::Subscriptions;
+
+/// Positions that one frame of a start's walk notes refusals for.
+const CHUNK: usize = 1024;
+
+/// A call that walks the list, with its claim.
+pub(crate) struct Call<'c> {
+    pub(crate) space: &'c Space,
+    pub(crate) subscriptions: &'c Subscriptions,
+    pub(crate) context: Option<&'c Context>,
+    pub(crate) claim: Claim<'c>,
+}
+
+impl Call<'_> {
+    /// Walks in a section of its own, gives the claim back, and lets a panic go on behind all that.
+    fn walk<R>(&self, visit: impl FnOnce(Entries<'_>, &mut Option<Payload>) -> R) -> R {
+        let (id, mut panic) = (self.subscriptions.id, None);
+        let (result, exit_due) = Frame::around(self.context, id, self.claim, Kind::Walk, |_| {
+            self.claim.enter_section(self.subscriptions.list.stamp());
+            let result = visit(self.subscriptions.list.entries(), &mut panic);
+            self.subscriptions.leave_section(self.claim);
+            result
+        });
+        self.claim.give_back();
+        if exit_due {
+            // CONTRACT C8.3
+            // SAFETY: the last user's drop left the exit to this call, whose caller is a holder.
+            unsafe { Space::exit_and_let_go(NonNull::from(self.space)) };
+        }
+        if let Some(payload) = panic {
+            platform::resume(payload);
+        }
+        result
+    }
+
+    /// The list's part of an end.
+    pub(crate) fn end(&self, invalidation: &Invalidation, limit: u64, ending: Ending) {
+        self.walk(|entries, panic| {
+            for node in newest_first(entries) {
+                // SAFETY: `newest_first` yields nodes that this section keeps readable.
+                let heard = unsafe { node.as_ref() }.is_registered_by(limit);
+                let callbacks = callbacks(node);
+                if ending == Ending::Whole {
+                    // SAFETY: the table is that of the node.
+                    keep(panic, || unsafe { (callbacks.invalidate_range)(node, invalidation.range()) });
+                }
+                // CONTRACT C4.6: no end without its start.
+                if heard {
+                    // SAFETY: the table is that of the node.
+                    keep(panic, || unsafe { (callbacks.end)(node, invalidation) });
+                }
+            }
+        });
+    }
+
+    pub(crate) fn invalidate_range(&self, range: Range) {
+        self.walk(|entries, panic| {
+            for node in newest_first(entries) {
+                let callback = callbacks(node).invalidate_range;
+                // SAFETY: the table is that of the node, which this section keeps readable.
+                keep(panic, || unsafe { callback(node, range) });
+            }
+        });
+    }
+
+    pub(crate) fn change_pte(&self, address: Address, pte: Pte) {
+        self.walk(|entries, panic| {
+            for node in newest_first(entries) {
+                let callback = callbacks(node).change_pte;
+                // SAFETY: the table is that of the node, which this section keeps readable.
+                keep(panic, || unsafe { callback(node, address, pte) });
+            }
+        });
+    }
+
+    /// Asks everybody, or until the first yes (clause C5.6).
+    pub(crate) fn young(&self, question: Young) -> bool {
+        self.walk(|entries, panic| {
+            let mut young = false;
+            for node in newest_first(entries) {
+                let callback = callbacks(node).young;
+                // SAFETY: the table is that of the node, which this section keeps readable.
+                let answer = keep(panic, || unsafe { callback(node, question) });
+                young |= answer.unwrap_or(false);
+                if young && matches!(question, Young::Test(_)) {
+                    break;
+                }
+            }
+            young
+        })
+    }
+
+    /// Releases everybody who was not released yet, newest first; a panic is kept for the caller.
+    pub(crate) fn release_all(&self) -> Option<Payload> {
+        platform::catch(|| {
+            self.walk(|entries, panic| newest_first(entries).for_each(|node| release(node, panic)));
+        })
+        .err()
+    }
+
+    /// Releases one node, unless somebody else does or did.
+    pub(crate) fn release_one(&self, node: NonNull<Node>) -> Option<Payload> {
+        platform::catch(|| self.walk(|_, panic| release(node, panic))).err()
+    }
+}
+
+/// Asks the list of a space.
+pub(crate) fn ask<R>(space: &AddressSpaceRef, silent: R, ask: impl FnOnce(&Call<'_>) -> R) -> R {
+    let space = space.space();
+    let Some(subscriptions) = space.subscriptions().filter(|subscriptions| subscriptions.list.count() != 0)
+    else {
+        return silent;
+    };
+    platform::with_context(|context| {
+        let claim = subscriptions.book.claim(context);
+        ask(&Call { space, subscriptions, context, claim })
+    })
+}
+
+/// Calls `release` if nobody has (clause C8.2).
+fn release(node: NonNull<Node>, panic: &mut Option<Payload>) {
+    // SAFETY: the caller's section, or its registration, keeps the node readable.
+    let released = unsafe { node.as_ref() };
+    if released.claim_release() {
+        // SAFETY: the table is that of the node.
+        keep(panic, || unsafe { (released.callbacks.release)(node) });
+    }
+}
+
+/// The table of a node that a walk has come to.
+fn callbacks(node: NonNull<Node>) -> &'static Callbacks {
+    // SAFETY: the section of the walk keeps what it has come to readable.
+    unsafe { node.as_ref() }.callbacks
+}
+
+/// The nodes of a walk, each looked up when its turn comes.
+fn newest_first(entries: Entries<'_>) -> impl Iterator<Item = NonNull<Node>> {
+    (0..entries.len()).rev().filter_map(move |place| entries.get(place))
+}
+
+/// Calls back; keeps the first panic of a walk (clause C7.2).
+fn keep<R>(panic: &mut Option<Payload>, callback: impl FnOnce() -> R) -> Option<R> {
+    match platform::catch(callback) {
+        Ok(result) => Some(result),
+        Err(payload) => {
+            panic.get_or_insert(payload);
+            None
+        }
+    }
+}
+
+/// The list's part of a start: returns the number up to which it was heard.
+///
+/// On a refusal or a panic `over` is called, then those who accepted get their end, in the same section.
+pub(crate) fn start(
+    subscriptions: &Subscriptions,
+    claim: Claim<'_>,
+    invalidation: &Invalidation,
+    over: impl FnOnce(),
+) -> Result<u64, Failure> {
+    if subscriptions.list.count() == 0 {
+        return Ok(0);
+    }
+    claim.enter_section(subscriptions.list.stamp());
+    // CONTRACT C4.6: who registers from here on hears neither this start nor its end.
+    let limit = subscriptions.list.limit();
+    let entries = subscriptions.list.entries();
+    let walk = StartWalk { entries, limit, invalidation };
+    let mut failure = None;
+    walk.chunk(entries.len(), None, over, &mut failure);
+    subscriptions.leave_section(claim);
+    failure.map_or(Ok(limit), Err)
+}
+
+struct StartWalk<'w> {
+    entries: Entries<'w>,
+    limit: u64,
+    invalidation: &'w Invalidation,
+}
+
+/// The positions from `top` (exclusive) down to `bottom` (inclusive), and who refused there.
+struct Chunk<'o> {
+    top: usize,
+    bottom: usize,
+    refused: [u64; CHUNK / 64],
+    outer: Option<&'o Chunk<'o>>,
+}
+
+impl StartWalk<'_> {
+    /// Calls the starts below `top`; behind the last, on a failure, the ends.
+    fn chunk(
+        &self,
+        top: usize,
+        outer: Option<&Chunk<'_>>,
+        over: impl FnOnce(),
+        failure: &mut Option<Failure>,
+    ) {
+        let mut chunk = Chunk { top, bottom: top, refused: [0; CHUNK / 64], outer };
+        let end = top.saturating_sub(CHUNK);
+        while chunk.bottom > end && !matches!(failure, Some(Failure::Panicked(_))) {
+            chunk.bottom -= 1;
+            self.call(&mut chunk, failure);
+        }
+        if end > 0 && !matches!(failure, Some(Failure::Panicked(_))) {
+            // Another stack frame notes the next positions.
+            return self.next_chunk(end, &chunk, over, failure);
+        }
+        if failure.is_some() {
+            over();
+            self.ends(&chunk, failure);
+        }
+    }
+
+    #[inline(never)]
+    fn next_chunk(&self, top: usize, outer: &Chunk<'_>, over: impl FnOnce(), failure: &mut Option<Failure>) {
+        let over: &mut dyn FnMut() = &mut once(over);
+        self.chunk(top, Some(outer), over, failure);
+    }
+
+    fn node(&self, place: usize) -> Option<NonNull<Node>> {
+        self.entries.get(place).filter(|node| {
+            // SAFETY: the section of this walk keeps what is on the list readable.
+            unsafe { node.as_ref() }.is_registered_by(self.limit)
+        })
+    }
+
+    /// Calls the start of the node at the bottom of the chunk.
+    fn call(&self, chunk: &mut Chunk<'_>, failure: &mut Option<Failure>) {
+        let Some(node) = self.node(chunk.bottom) else { return };
+        // SAFETY: the section of this walk keeps what is on the list readable.
+        let called = unsafe { node.as_ref() };
+        // SAFETY: the table is that of the node.
+        let answer = platform::catch(|| unsafe { (called.callbacks.start)(node, self.invalidation) });
+        match answer {
+            Ok(Ok(())) => return,
+            // CONTRACT C5.2: a bug, taken as accepted.
+            Ok(Err(_)) if self.invalidation.is_blockable() => {
+                return diagnostics::report(Rule::RefusedBlockable, "invalidate_range_start", called.label());
+            }
+            Ok(Err(_)) => _ = failure.get_or_insert(Failure::Refused),
+            Err(payload) => *failure = Some(Failure::Panicked(payload)),
+        }
+        let bit = chunk.top - 1 - chunk.bottom;
+        chunk.refused[bit / 64] |= 1 << (bit % 64);
+    }
+
+    /// Calls the ends of those who accepted, newest first.
+    fn ends(&self, chunk: &Chunk<'_>, failure: &mut Option<Failure>) {
+        if let Some(outer) = chunk.outer {
+            self.ends(outer, failure);
+        }
+        for place in (chunk.bottom..chunk.top).rev() {
+            let bit = chunk.top - 1 - place;
+            let refused = chunk.refused[bit / 64] >> (bit % 64) & 1 == 1;
+            let Some(node) = self.node(place).filter(|_| !refused) else { continue };
+            let callback = callbacks(node).end;
+            // SAFETY: the table is that of the node, which this section keeps readable.
+            let result = platform::catch(|| unsafe { callback(node, self.invalidation) });
+            if let (Err(payload), Some(Failure::Refused)) = (result, &failure) {
+                *failure = Some(Failure::Panicked(payload));
+            }
+        }
+    }
+}
+
+/// A closure that runs once, as one that can be called through a pointer.
+fn once(f: impl FnOnce()) -> impl FnMut() {
+    let mut f = Some(f);
+    move || {
+        if let Some(f) = f.take() {
+            f();
+        }
+    }
+}

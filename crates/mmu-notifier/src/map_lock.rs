@@ -1,0 +1,103 @@
+//! The map lock of a space (clause C2.3): under it the primary MMU changes what is mapped, and subscribers come
+//! first. Its guard is the proof for the `_locked` calls.
+
+use core::fmt;
+
+use crate::platform::Bell;
+use crate::space::Space;
+use crate::sync::{AtomicU32, Ordering};
+
+/// The state while it is held for writing.
+const WRITER: u32 = u32::MAX;
+
+/// A lock for one writer or many readers, without fairness.
+#[derive(Debug)]
+pub(crate) struct MapLock {
+    /// 0, the number of readers, or [`WRITER`].
+    state: AtomicU32,
+    bell: Bell,
+}
+
+impl MapLock {
+    pub(crate) fn new() -> Self {
+        MapLock { state: AtomicU32::new(0), bell: Bell::new() }
+    }
+
+    fn try_write(&self) -> bool {
+        self.state.compare_exchange(0, WRITER, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    fn try_read(&self) -> bool {
+        let free = |state| (state < WRITER - 1).then(|| state + 1);
+        self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, free).is_ok()
+    }
+
+    pub(crate) fn write(&self) {
+        self.bell.wait_until(None, || self.try_write());
+    }
+
+    pub(crate) fn read(&self) {
+        self.bell.wait_until(None, || self.try_read());
+    }
+
+    fn wake(&self) {
+        if self.bell.is_heard() {
+            self.bell.ring();
+        }
+    }
+
+    pub(crate) fn unlock_write(&self) {
+        // ORDERING: release, for the next holder's acquire.
+        self.state.store(0, Ordering::Release);
+        self.wake();
+    }
+
+    pub(crate) fn unlock_read(&self) {
+        // In the child of a fork the readers were forgotten.
+        let one_less = |state: u32| (state != 0 && state != WRITER).then(|| state - 1);
+        let _ = self.state.fetch_update(Ordering::Release, Ordering::Relaxed, one_less);
+        self.wake();
+    }
+
+    /// In the child of a fork: opens the lock, which other threads may have held.
+    pub(crate) fn forget_holders(&self) {
+        self.state.store(0, Ordering::Relaxed);
+        self.bell.forget_waiters();
+    }
+}
+
+/// The proof that the map lock of a space is held for writing; dropping it opens the lock.
+#[must_use = "the lock is held as long as the guard lives"]
+pub struct MapLockGuard<'s> {
+    pub(crate) space: &'s Space,
+}
+
+impl Drop for MapLockGuard<'_> {
+    fn drop(&mut self) {
+        self.space.map_lock.unlock_write();
+    }
+}
+
+impl fmt::Debug for MapLockGuard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MapLockGuard")
+    }
+}
+
+/// The map lock of a space, held for reading; dropping it lets go.
+#[must_use = "the lock is held as long as the guard lives"]
+pub struct MapLockSharedGuard<'s> {
+    pub(crate) space: &'s Space,
+}
+
+impl Drop for MapLockSharedGuard<'_> {
+    fn drop(&mut self) {
+        self.space.map_lock.unlock_read();
+    }
+}
+
+impl fmt::Debug for MapLockSharedGuard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MapLockSharedGuard")
+    }
+}

@@ -1,0 +1,232 @@
+//! What the library needs of the machine below it, and the only module with a `cfg` for it.
+//!
+//! | need | Linux with `std` | elsewhere with `std` | without `std` |
+//! |---|---|---|---|
+//! | [`Context`] of the running thread | thread-local, no destructor | the same | [`Platform::context`] |
+//! | its number | a robust mutex a number | none | given by the kernel |
+//! | sleep and wake | futex | a table of condition variables | [`Platform::wait`] |
+//! | barrier on every thread | `membarrier` | full fences | full fences |
+//! | panics in callbacks | caught and resumed | the same | not caught |
+//!
+//! A thread without a number shares records with others and pays one compare-and-exchange a start; a thread
+//! without a context is not recognised in its own callbacks: there it may not remove or unregister.
+
+use core::cell::Cell;
+use core::ptr;
+use core::time::Duration;
+
+use crate::frame::Frame;
+use crate::hazard::Hazard;
+use crate::sync::{AtomicU32, Ordering};
+
+#[cfg(all(not(feature = "std"), not(any(loom, shuttle))))]
+mod bare;
+#[cfg(all(feature = "std", target_os = "linux", not(mmu_notifier_std_parking), not(any(loom, shuttle))))]
+mod linux;
+#[cfg(any(loom, shuttle))]
+mod model;
+#[cfg(all(
+    feature = "std",
+    any(not(target_os = "linux"), mmu_notifier_std_parking),
+    not(any(loom, shuttle))
+))]
+mod parking;
+#[cfg(all(feature = "std", not(any(loom, shuttle))))]
+mod threads;
+
+#[cfg(all(not(feature = "std"), not(any(loom, shuttle))))]
+use bare as primitives;
+#[cfg(all(not(feature = "std"), not(any(loom, shuttle))))]
+pub use bare::{AlreadyInstalled, Platform, install};
+#[cfg(all(
+    feature = "std",
+    target_os = "linux",
+    not(mmu_notifier_std_parking),
+    not(any(loom, shuttle))
+))]
+use linux as primitives;
+#[cfg(any(loom, shuttle))]
+use model as primitives;
+#[cfg(all(
+    feature = "std",
+    any(not(target_os = "linux"), mmu_notifier_std_parking),
+    not(any(loom, shuttle))
+))]
+use parking as primitives;
+
+pub(crate) use primitives::{Futex, catch, heavy_barrier, light_barrier, now, on_fork, resume, with_context};
+
+/// What a panicking callback left.
+pub(crate) type Payload = primitives::Payload;
+
+/// How many spaces a thread remembers its record of.
+const REMEMBERED: usize = 4;
+
+/// What the library keeps for a thread, or in a kernel for a task: its calls under way, and where its
+/// records are. It owns nothing, so a thread may end without a word.
+#[derive(Debug)]
+pub struct Context {
+    number: Cell<u32>,
+    frames: Cell<*const Frame>,
+    remembered: [Cell<(u64, *const Hazard)>; REMEMBERED],
+}
+
+impl Context {
+    /// The context of a thread that has no number yet.
+    pub const fn new() -> Self {
+        Context {
+            number: Cell::new(0),
+            frames: Cell::new(ptr::null()),
+            remembered: [const { Cell::new((0, ptr::null())) }; REMEMBERED],
+        }
+    }
+
+    /// The context of a thread or CPU with a number of its own, from 1 on; small numbers are best.
+    ///
+    /// At any time one thread at the most may use a number.
+    pub const fn with_number(number: u32) -> Self {
+        let context = Context::new();
+        Context { number: Cell::new(number), ..context }
+    }
+
+    /// The number of this thread, taken at its first call; 0 if it has none.
+    pub(crate) fn number(&self) -> u32 {
+        match self.number.get() {
+            0 => primitives::take_number(&self.number),
+            number => number,
+        }
+    }
+
+    /// The number of this thread if it has taken one already; else 0.
+    pub(crate) fn known_number(&self) -> u32 {
+        self.number.get()
+    }
+
+    /// Forgets the number and what goes with it: in the child of a fork every number is free again.
+    pub(crate) fn forget_number(&self) {
+        self.number.set(0);
+        self.remembered.iter().for_each(|entry| entry.set((0, ptr::null())));
+    }
+
+    pub(crate) fn frames(&self) -> *const Frame {
+        self.frames.get()
+    }
+
+    pub(crate) fn set_frames(&self, frame: *const Frame) {
+        self.frames.set(frame);
+    }
+
+    /// The record that was [remembered](Self::remember) for the space `id`, which is never used twice.
+    #[inline]
+    pub(crate) fn remembered(&self, id: u64) -> *const Hazard {
+        let (space, hazard) = self.remembered[id as usize % REMEMBERED].get();
+        if space == id { hazard } else { ptr::null() }
+    }
+
+    pub(crate) fn remember(&self, id: u64, hazard: *const Hazard) {
+        self.remembered[id as usize % REMEMBERED].set((id, hazard));
+    }
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Context::new()
+    }
+}
+
+/// Passes the time in a loop that waits for another thread's next few instructions.
+pub(crate) fn relax(turns: &mut u32) {
+    *turns += 1;
+    if *turns < 64 { primitives::spin() } else { primitives::give_way() }
+}
+
+/// A moment to give up at, on the platform's clock; none where there is no clock.
+pub(crate) fn deadline(timeout: Duration) -> Option<u64> {
+    let nanoseconds = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+    Some(now()?.saturating_add(nanoseconds))
+}
+
+/// Where threads sleep until somebody has done something, and how many are there.
+///
+/// # Protocol
+/// Who waits: [`enter`](Bell::enter), then looks whether it still has to wait, then [`sleep`](Bell::sleep),
+/// and looks again. Who changes something: changes it, then [`ring`](Bell::ring). `enter` ends with a heavy
+/// barrier and `ring` begins with a light one, so either the changer sees the waiter or the waiter the change.
+#[derive(Debug)]
+pub(crate) struct Bell {
+    waiters: AtomicU32,
+    futex: Futex,
+}
+
+impl Bell {
+    pub(crate) fn new() -> Self {
+        Bell { waiters: AtomicU32::new(0), futex: Futex::new() }
+    }
+
+    /// Announces a waiter, asleep or hung up here.
+    pub(crate) fn enter(&self) {
+        self.waiters.fetch_add(1, Ordering::Relaxed);
+        // ORDERING: heavy barrier against the light one in `ring`: announcement, then look.
+        heavy_barrier();
+    }
+
+    /// Takes back an announcement.
+    pub(crate) fn leave(&self) {
+        self.waiters.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The number of the last call; to be read before the look that decides to sleep.
+    pub(crate) fn calls(&self) -> u32 {
+        self.futex.value()
+    }
+
+    /// Sleeps until a call after `calls`, or the deadline; may wake early.
+    pub(crate) fn sleep(&self, calls: u32, deadline: Option<u64>) {
+        self.futex.wait(calls, deadline);
+    }
+
+    /// Says whether somebody may have to hear of a change that was just made.
+    #[inline(always)]
+    pub(crate) fn is_heard(&self) -> bool {
+        // ORDERING: light barrier against the heavy one in `enter`: change, then look for waiters.
+        light_barrier();
+        self.waiters.load(Ordering::Relaxed) != 0
+    }
+
+    /// Wakes all who sleep.
+    #[cold]
+    pub(crate) fn ring(&self) {
+        self.futex.advance_and_wake();
+    }
+
+    /// In the child of a fork: nobody sleeps here any more.
+    pub(crate) fn forget_waiters(&self) {
+        self.waiters.store(0, Ordering::Relaxed);
+    }
+
+    /// Waits until `over` says so; false if the deadline came first. Counts a sleep in `slept`.
+    pub(crate) fn wait_until(&self, deadline: Option<u64>, mut over: impl FnMut() -> bool) -> bool {
+        for _ in 0..SPINS {
+            if over() {
+                return true;
+            }
+            primitives::spin();
+        }
+        self.enter();
+        let done = loop {
+            let calls = self.calls();
+            if over() {
+                break true;
+            }
+            if deadline.is_some_and(|end| now().is_none_or(|now| now >= end)) {
+                break false;
+            }
+            self.sleep(calls, deadline);
+        };
+        self.leave();
+        done
+    }
+}
+
+/// How often a waiter looks before it goes to sleep.
+const SPINS: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 100 };

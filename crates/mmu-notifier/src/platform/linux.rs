@@ -1,0 +1,211 @@
+//! Linux: futexes, `membarrier`, and thread numbers that survive any way in which a thread may end.
+//!
+//! A number is a robust mutex that its thread locks and never unlocks. When the thread is gone the kernel
+//! marks the mutex, and the next thread in need takes it over. So no destructor runs at a thread's exit, a
+//! number can be taken in any moment of a thread's life (inside `free()`, with signals blocked, while it
+//! ends), and nothing is allocated.
+
+#![expect(unsafe_code, reason = "system calls and pthread mutexes")]
+
+use core::cell::{Cell, UnsafeCell};
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU32 as StaticU32, Ordering::Relaxed, compiler_fence};
+use std::sync::Once;
+
+pub(crate) use super::threads::{Payload, catch, give_way, now, resume, spin, with_context};
+use crate::sync::{AtomicU32, Ordering, full_fence};
+
+/// The most threads that have a number at one time; further ones share records.
+const NUMBERS: usize = 4096;
+
+/// A word on which threads sleep.
+#[derive(Debug)]
+pub(crate) struct Futex {
+    word: AtomicU32,
+}
+
+impl Futex {
+    pub(crate) fn new() -> Self {
+        Futex { word: AtomicU32::new(0) }
+    }
+
+    pub(crate) fn value(&self) -> u32 {
+        self.word.load(Ordering::Acquire)
+    }
+
+    /// Sleeps while the word is `value`, until `deadline` at the latest.
+    pub(crate) fn wait(&self, value: u32, deadline: Option<u64>) {
+        let left = deadline.map(|end| end.saturating_sub(now().unwrap_or(end)));
+        let timeout = left.map(|left| libc::timespec {
+            tv_sec: (left / 1_000_000_000) as libc::time_t,
+            tv_nsec: (left % 1_000_000_000) as libc::c_long,
+        });
+        let timeout = timeout.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+        let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+        // SAFETY: the word is alive while it is borrowed; timeout is null or points to a live timespec.
+        unsafe { libc::syscall(libc::SYS_futex, self.word.as_ptr(), operation, value, timeout) };
+    }
+
+    /// Changes the word and wakes all sleepers.
+    pub(crate) fn advance_and_wake(&self) {
+        self.word.fetch_add(1, Ordering::Release);
+        let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+        // SAFETY: FUTEX_WAKE only uses the address of the word as a key.
+        unsafe { libc::syscall(libc::SYS_futex, self.word.as_ptr(), operation, i32::MAX) };
+    }
+}
+
+const UNKNOWN: u32 = 0;
+const BARRIER: u32 = 1;
+const FENCES: u32 = 2;
+
+/// Whether light barriers are free because heavy ones reach every thread.
+static MODE: StaticU32 = StaticU32::new(UNKNOWN);
+
+/// Orders the accesses around it, as long as the other side uses [`heavy_barrier`].
+#[inline(always)]
+pub(crate) fn light_barrier() {
+    if cfg!(mmu_notifier_tsan) || MODE.load(Relaxed) != BARRIER {
+        full_fence();
+    } else {
+        // ORDERING: pairs with heavy_barrier, which makes every running thread pass a full barrier.
+        compiler_fence(core::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+/// A full barrier on every thread of the process that runs.
+pub(crate) fn heavy_barrier() {
+    full_fence();
+    if MODE.load(Relaxed) == BARRIER && !membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
+        // The registration does not survive every fork and exec; it can be had again.
+        let again = membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
+            && membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+        assert!(again, "membarrier worked in this process and does no more");
+    }
+}
+
+fn membarrier(command: libc::c_int) -> bool {
+    // SAFETY: membarrier takes no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
+    result == 0
+}
+
+/// Finds out, before the first space, which barriers there are. Until then light barriers are full fences.
+fn choose_barriers() {
+    let expedited = membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
+        && membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+    MODE.store(if expedited { BARRIER } else { FENCES }, Relaxed);
+}
+
+/// Registers what runs around a fork: before it in the parent, after it in the parent, and in the child.
+/// Called before the first space is made.
+pub(crate) fn on_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) {
+    static CHILD: std::sync::OnceLock<extern "C" fn()> = std::sync::OnceLock::new();
+    static ONCE: Once = Once::new();
+    extern "C" fn numbers_then_child() {
+        NUMBER_TABLE.forget_all();
+        if let Some(child) = CHILD.get() {
+            child();
+        }
+    }
+    ONCE.call_once(|| {
+        choose_barriers();
+        let _ = CHILD.set(child);
+        // SAFETY: the handlers are functions of this library, which is never unloaded while it is in use.
+        let result = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(numbers_then_child)) };
+        assert!(result == 0, "pthread_atfork failed: {result}");
+    });
+}
+
+/// The numbers: entry `n - 1` belongs to number `n`.
+struct Numbers {
+    /// Held while a thread takes a number.
+    busy: StaticU32,
+    /// How many mutexes are initialised.
+    made: StaticU32,
+    mutexes: UnsafeCell<[MaybeUninit<libc::pthread_mutex_t>; NUMBERS]>,
+}
+
+// SAFETY: the mutexes are made under `busy` and are meant to be shared.
+unsafe impl Sync for Numbers {}
+
+static NUMBER_TABLE: Numbers = Numbers {
+    busy: StaticU32::new(0),
+    made: StaticU32::new(0),
+    mutexes: UnsafeCell::new([const { MaybeUninit::uninit() }; NUMBERS]),
+};
+
+/// Gives this thread a number and stores it in its context; 0 if all are taken.
+#[cold]
+pub(crate) fn take_number(cell: &Cell<u32>) -> u32 {
+    let number = NUMBER_TABLE.take();
+    cell.set(number);
+    number
+}
+
+impl Numbers {
+    /// Takes the lowest number whose thread is gone, or a new one.
+    fn take(&self) -> u32 {
+        let mut turns = 0;
+        while self.busy.compare_exchange(0, 1, Ordering::Acquire, Relaxed).is_err() {
+            super::relax(&mut turns);
+        }
+        let made = self.made.load(Relaxed);
+        let inherited = (0..made).find(|&index| self.inherit(index));
+        let number = inherited.map_or_else(|| self.make(made), |index| index + 1);
+        self.busy.store(0, Ordering::Release);
+        number
+    }
+
+    fn mutex(&self, index: u32) -> *mut libc::pthread_mutex_t {
+        let base = self.mutexes.get().cast::<libc::pthread_mutex_t>();
+        base.wrapping_add(index as usize)
+    }
+
+    /// Takes a number over if its thread is gone.
+    fn inherit(&self, index: u32) -> bool {
+        // SAFETY: index < made, so the mutex is initialised.
+        match unsafe { libc::pthread_mutex_trylock(self.mutex(index)) } {
+            0 => true,
+            libc::EOWNERDEAD => {
+                // SAFETY: this thread just locked the mutex and was told that its owner died.
+                unsafe { libc::pthread_mutex_consistent(self.mutex(index)) };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Makes one more number for this thread; 0 if there is no room.
+    fn make(&self, index: u32) -> u32 {
+        if index as usize >= NUMBERS || !self.initialise(index) {
+            return 0;
+        }
+        self.made.store(index + 1, Relaxed);
+        if self.inherit(index) { index + 1 } else { 0 }
+    }
+
+    fn initialise(&self, index: u32) -> bool {
+        let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
+        let attributes = attributes.as_mut_ptr();
+        // SAFETY: attributes points to room for the object that is made there.
+        if unsafe { libc::pthread_mutexattr_init(attributes) } != 0 {
+            return false;
+        }
+        // SAFETY: attributes was initialised above.
+        let robust = unsafe { libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST) };
+        // SAFETY: the mutex lies in the table and is not in use: index >= made, or this is a forked child.
+        let made = unsafe { libc::pthread_mutex_init(self.mutex(index), attributes) };
+        // SAFETY: attributes was initialised above and is not used again.
+        unsafe { libc::pthread_mutexattr_destroy(attributes) };
+        robust == 0 && made == 0
+    }
+
+    /// In the child of a fork: the threads that had numbers are not here, and this one takes a new one.
+    fn forget_all(&self) {
+        self.busy.store(0, Relaxed);
+        for index in 0..self.made.load(Relaxed) {
+            self.initialise(index);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Under a model checker: its threads, its mutexes, and a wake-up that is lost shows as a deadlock.
+
+use core::cell::Cell;
+use std::boxed::Box;
+
+use super::Context;
+use crate::sync::{AtomicU32, Ordering, full_fence};
+
+#[cfg(loom)]
+use loom::{
+    sync::{Condvar, Mutex},
+    thread,
+};
+#[cfg(shuttle)]
+use shuttle::{
+    sync::{Condvar, Mutex},
+    thread,
+};
+
+pub(crate) type Payload = Box<dyn core::any::Any + Send>;
+
+/// A word on which threads sleep.
+#[derive(Debug)]
+pub(crate) struct Futex {
+    word: AtomicU32,
+    mutex: Mutex<()>,
+    condition: Condvar,
+}
+
+impl Futex {
+    pub(crate) fn new() -> Self {
+        Futex { word: AtomicU32::new(0), mutex: Mutex::new(()), condition: Condvar::new() }
+    }
+
+    pub(crate) fn value(&self) -> u32 {
+        self.word.load(Ordering::Acquire)
+    }
+
+    /// Sleeps while the word is `value`; a model has no clock.
+    pub(crate) fn wait(&self, value: u32, _deadline: Option<u64>) {
+        let mut guard = self.mutex.lock().expect("no panic under the lock");
+        while self.value() == value {
+            guard = self.condition.wait(guard).expect("no panic under the lock");
+        }
+    }
+
+    /// Changes the word and wakes all sleepers.
+    pub(crate) fn advance_and_wake(&self) {
+        let guard = self.mutex.lock().expect("no panic under the lock");
+        self.word.fetch_add(1, Ordering::Release);
+        self.condition.notify_all();
+        drop(guard);
+    }
+}
+
+#[cfg(loom)]
+loom::thread_local! {
+    static CONTEXT: Context = Context::new();
+}
+
+#[cfg(shuttle)]
+shuttle::thread_local! {
+    static CONTEXT: Context = Context::new();
+}
+
+pub(crate) fn with_context<R>(f: impl FnOnce(Option<&Context>) -> R) -> R {
+    CONTEXT.with(|context| f(Some(context)))
+}
+
+pub(crate) fn catch<R>(callback: impl FnOnce() -> R) -> Result<R, Payload> {
+    Ok(callback())
+}
+
+pub(crate) fn resume(payload: Payload) -> ! {
+    std::panic::resume_unwind(payload)
+}
+
+pub(crate) fn now() -> Option<u64> {
+    None
+}
+
+pub(crate) fn spin() {
+    thread::yield_now();
+}
+
+pub(crate) fn give_way() {
+    thread::yield_now();
+}
+
+pub(crate) fn light_barrier() {
+    // ORDERING: in a model both sides of the asymmetric barrier are full fences.
+    full_fence();
+}
+
+pub(crate) fn heavy_barrier() {
+    full_fence();
+}
+
+pub(crate) fn on_fork(_: extern "C" fn(), _: extern "C" fn(), _: extern "C" fn()) {}
+
+/// Threads of a model have no numbers unless their context was made with one: they share records.
+pub(crate) fn take_number(_: &Cell<u32>) -> u32 {
+    0
+}

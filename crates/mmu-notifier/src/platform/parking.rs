@@ -1,0 +1,91 @@
+//! `std` without futexes of our own: a table of condition variables, full fences, no thread numbers.
+//!
+//! Chosen where the system is not Linux, and by `--cfg mmu_notifier_std_parking` anywhere.
+
+use core::cell::Cell;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+pub(crate) use super::threads::{Payload, catch, give_way, now, resume, spin, with_context};
+use crate::sync::{AtomicU32, Ordering, full_fence};
+
+/// How many condition variables the sleepers of all spaces share.
+const PLACES: usize = 64;
+
+static TABLE: [(Mutex<()>, Condvar); PLACES] = [const { (Mutex::new(()), Condvar::new()) }; PLACES];
+
+/// A word on which threads sleep.
+#[derive(Debug)]
+pub(crate) struct Futex {
+    word: AtomicU32,
+}
+
+impl Futex {
+    pub(crate) fn new() -> Self {
+        Futex { word: AtomicU32::new(0) }
+    }
+
+    pub(crate) fn value(&self) -> u32 {
+        self.word.load(Ordering::Acquire)
+    }
+
+    fn place(&self) -> &'static (Mutex<()>, Condvar) {
+        &TABLE[core::ptr::from_ref(self) as usize / 64 % PLACES]
+    }
+
+    /// Sleeps while the word is `value`, until `deadline` at the latest.
+    pub(crate) fn wait(&self, value: u32, deadline: Option<u64>) {
+        let (mutex, condition) = self.place();
+        let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.value() != value {
+            return;
+        }
+        match deadline {
+            None => drop(condition.wait(guard)),
+            Some(end) => {
+                let left = end.saturating_sub(now().unwrap_or(end));
+                drop(condition.wait_timeout(guard, Duration::from_nanos(left)));
+            }
+        }
+    }
+
+    /// Changes the word and wakes all sleepers.
+    pub(crate) fn advance_and_wake(&self) {
+        let (mutex, condition) = self.place();
+        let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
+        self.word.fetch_add(1, Ordering::Release);
+        condition.notify_all();
+        drop(guard);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn light_barrier() {
+    // ORDERING: pairs with heavy_barrier; without a barrier for all threads both are full fences.
+    full_fence();
+}
+
+pub(crate) fn heavy_barrier() {
+    full_fence();
+}
+
+/// Registers what runs around a fork, where the system has one.
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "pthread_atfork")]
+pub(crate) fn on_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the handlers are functions of this library, which is never unloaded while it is in use.
+        let result = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+        assert!(result == 0, "pthread_atfork failed: {result}");
+    });
+}
+
+/// There is no fork here.
+#[cfg(not(unix))]
+pub(crate) fn on_fork(_: extern "C" fn(), _: extern "C" fn(), _: extern "C" fn()) {}
+
+/// No numbers: threads share records.
+pub(crate) fn take_number(_: &Cell<u32>) -> u32 {
+    0
+}

@@ -1,0 +1,47 @@
+//! What every platform with `std` shares: contexts in thread-local storage, and panics that are caught.
+
+use std::any::Any;
+use std::boxed::Box;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Instant;
+
+use super::Context;
+
+pub(crate) type Payload = Box<dyn Any + Send>;
+
+std::thread_local! {
+    // Const and without a destructor: it is there in every moment of a thread, also inside `free()` while
+    // the thread ends, and reaching it allocates nothing.
+    static CONTEXT: Context = const { Context::new() };
+}
+
+/// Calls `f` with the context of this thread.
+#[inline(always)]
+pub(crate) fn with_context<R>(f: impl FnOnce(Option<&Context>) -> R) -> R {
+    CONTEXT.with(|context| f(Some(context)))
+}
+
+/// Calls a callback and keeps its panic.
+pub(crate) fn catch<R>(callback: impl FnOnce() -> R) -> Result<R, Payload> {
+    catch_unwind(AssertUnwindSafe(callback))
+}
+
+/// Lets a kept panic go on.
+pub(crate) fn resume(payload: Payload) -> ! {
+    resume_unwind(payload)
+}
+
+/// Nanoseconds on a clock that never goes back.
+pub(crate) fn now() -> Option<u64> {
+    static EPOCH: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    let elapsed = EPOCH.get_or_init(Instant::now).elapsed();
+    Some(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+}
+
+pub(crate) fn spin() {
+    core::hint::spin_loop();
+}
+
+pub(crate) fn give_way() {
+    std::thread::yield_now();
+}

@@ -1,0 +1,76 @@
+//! What a space needs once somebody watches it: made at the first registration of any kind, freed with the
+//! last holder (clause C2.2).
+
+use alloc::boxed::Box;
+
+use crate::frame::{self, Kind};
+use crate::hazard::{Book, Claim};
+use crate::hung::{Hooks, Post};
+use crate::index::Index;
+use crate::list::List;
+use crate::platform::Bell;
+use crate::sync::{AtomicU64, Ordering};
+
+/// Both sides of a space's subscriptions, and the hazards that they share.
+#[derive(Debug)]
+pub(crate) struct Subscriptions {
+    pub(crate) index: Index,
+    pub(crate) book: Book,
+    pub(crate) hooks: Hooks,
+    pub(crate) list: List,
+    /// Rung when a free that put began has run.
+    pub(crate) freed: Bell,
+    pub(crate) waits: AtomicU64,
+    /// Of the space, in this process; never used twice.
+    pub(crate) id: u64,
+}
+
+impl Subscriptions {
+    /// Makes them; none if there is no memory.
+    pub(crate) fn try_new(id: u64, leaves_work: bool) -> Option<Box<Subscriptions>> {
+        let subscriptions = Subscriptions {
+            index: Index::new(),
+            book: Book::new(id),
+            hooks: Hooks::new(leaves_work),
+            list: List::new(),
+            freed: Bell::new(),
+            waits: AtomicU64::new(0),
+            id,
+        };
+        let subscriptions = crate::memory::try_box(subscriptions).ok()?;
+        subscriptions.book.refill(0).then_some(subscriptions)
+    }
+
+    /// Tells those who wait at `post`, if anybody may.
+    #[inline]
+    pub(crate) fn ring(&self, post: Option<&Post>) {
+        if let Some(post) = post {
+            self.hooks.ring(&self.book, post);
+        }
+    }
+
+    /// Counts a call that may have to wait, and finishes what was left to such calls.
+    pub(crate) fn may_sleep(&self) {
+        self.hooks.finish_ready();
+    }
+
+    pub(crate) fn count_wait(&self) {
+        self.waits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says whether the calling thread is in a callback of this space.
+    pub(crate) fn innermost(&self) -> Option<Kind> {
+        frame::innermost(self.id)
+    }
+
+    /// Leaves the section of `claim`.
+    pub(crate) fn leave_section(&self, claim: Claim<'_>) {
+        self.ring(claim.leave_section());
+    }
+}
+
+impl Drop for Subscriptions {
+    fn drop(&mut self) {
+        self.hooks.finish_ready();
+    }
+}
