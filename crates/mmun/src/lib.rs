@@ -1,0 +1,7 @@
+//! The command-line tool of `mmu-notifier`, as a library so that its parts can be tested.
+//!
+//! Each module is a subcommand: its clap `Args` and a `run` that does it. Results go to stdout, all the
+//! rest to stderr.
+
+pub mod demo;
+pub mod scenario;
