@@ -18,10 +18,11 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::fmt;
+use core::slice;
 
 use crate::invalidation::Invalidation;
 use crate::space::AddressSpaceRef;
-use crate::start::{self, Ending, StartError, Started};
+use crate::start::{self, Ending, Part, StartError, Started};
 
 impl AddressSpaceRef {
     /// Starts an invalidation, makes the change, and ends it, also if the change panics.
@@ -59,9 +60,9 @@ impl AddressSpaceRef {
     /// Sleeps only in callbacks; allocates nothing.
     #[inline]
     pub fn invalidate_start(&self, what: impl Into<Invalidation>) -> ActiveInvalidation<'_> {
-        let invalidation = what.into().with_blockable(true);
-        match start::start(self.space(), &invalidation) {
-            Ok(started) => ActiveInvalidation::new(self, invalidation, started),
+        let mut part = Part::new(what.into().with_blockable(true));
+        match start::start(self.space(), slice::from_mut(&mut part)) {
+            Ok(started) => ActiveInvalidation::new(self, part, started),
             // CONTRACT C5.2
             Err(StartError::WouldBlock) => {
                 unreachable!("a refusal of a blockable start is taken as accepted")
@@ -81,9 +82,9 @@ impl AddressSpaceRef {
         &self,
         what: impl Into<Invalidation>,
     ) -> Result<ActiveInvalidation<'_>, StartError> {
-        let invalidation = what.into().with_blockable(false);
-        let started = start::start(self.space(), &invalidation)?;
-        Ok(ActiveInvalidation::new(self, invalidation, started))
+        let mut part = Part::new(what.into().with_blockable(false));
+        let started = start::start(self.space(), slice::from_mut(&mut part))?;
+        Ok(ActiveInvalidation::new(self, part, started))
     }
 
     /// As [`invalidate_start`](Self::invalidate_start), with a guard that holds the space and may be sent.
@@ -106,7 +107,7 @@ impl AddressSpaceRef {
 
 /// What both guards hold.
 struct Active {
-    invalidation: Invalidation,
+    part: Part,
     started: Started,
     ending: Ending,
     deferred: Vec<Box<dyn Any + Send>>,
@@ -114,7 +115,7 @@ struct Active {
 
 impl Active {
     fn end(&mut self, space: &AddressSpaceRef) {
-        start::end(space.space(), &self.started, &self.invalidation, self.ending);
+        start::end(space.space(), &self.started, slice::from_mut(&mut self.part), self.ending);
         // CONTRACT C6.3: strictly after the end.
         self.deferred.clear();
     }
@@ -131,10 +132,10 @@ pub struct ActiveInvalidation<'s> {
 
 impl<'s> ActiveInvalidation<'s> {
     #[inline]
-    fn new(space: &'s AddressSpaceRef, invalidation: Invalidation, started: Started) -> Self {
+    fn new(space: &'s AddressSpaceRef, part: Part, started: Started) -> Self {
         ActiveInvalidation {
             space,
-            active: Active { invalidation, started, ending: Ending::Whole, deferred: Vec::new() },
+            active: Active { part, started, ending: Ending::Whole, deferred: Vec::new() },
         }
     }
 
@@ -152,7 +153,7 @@ impl<'s> ActiveInvalidation<'s> {
 
     /// What is being invalidated.
     pub fn invalidation(&self) -> &Invalidation {
-        &self.active.invalidation
+        &self.active.part.invalidation
     }
 
     /// Keeps what the primary MMU frees (pages, page tables) until the invalidation is over, and drops it then.
@@ -182,7 +183,7 @@ impl Drop for ActiveInvalidation<'_> {
 
 impl fmt::Debug for ActiveInvalidation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ActiveInvalidation").field(&self.active.invalidation).finish()
+        f.debug_tuple("ActiveInvalidation").field(&self.active.part.invalidation).finish()
     }
 }
 
@@ -215,7 +216,7 @@ impl OwnedActiveInvalidation {
 
     /// What is being invalidated.
     pub fn invalidation(&self) -> &Invalidation {
-        &self.active.invalidation
+        &self.active.part.invalidation
     }
 
     /// Keeps what the primary MMU frees until the invalidation is over, and drops it then.
@@ -235,6 +236,6 @@ impl Drop for OwnedActiveInvalidation {
 
 impl fmt::Debug for OwnedActiveInvalidation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OwnedActiveInvalidation").field(&self.active.invalidation).finish()
+        f.debug_tuple("OwnedActiveInvalidation").field(&self.active.part.invalidation).finish()
     }
 }

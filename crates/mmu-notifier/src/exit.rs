@@ -30,7 +30,7 @@ impl Space {
     /// # Context
     /// May sleep.
     pub(crate) fn exit(&self) {
-        // ORDERING: users, F, subscriptions; against published, F, users in `watched`.
+        // ORDERING: users, F, subscriptions; against published, F, users in `publish`.
         full_fence();
         let Some(subscriptions) = self.subscriptions() else { return };
         subscriptions.close();
@@ -39,8 +39,8 @@ impl Space {
         // CONTRACT C8.1: first the interval side, all of it.
         let first = platform::catch(|| start::release(self, subscriptions, &release)).err();
         let second = with_context(|context| {
-            let claim = subscriptions.book.claim(context);
-            Call { space: self, subscriptions, context, claim }.release_all()
+            let section = subscriptions.book.claim(context);
+            Call { space: self, subscriptions, context, section }.release_all()
         });
         subscriptions.list.take_all_off();
         let stamp = subscriptions.list.new_grace();

@@ -12,6 +12,7 @@ use core::ptr;
 
 use crate::hazard::{Claim, Hazard};
 use crate::platform::{Context, with_context};
+use crate::start::Part;
 
 /// What a call is doing while it calls back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +32,24 @@ pub(crate) enum Kind {
 pub(crate) struct Frame {
     /// The id of the space.
     space: u64,
-    hazard: *const Hazard,
+    /// The hazard of its walk of the list; null in the crowd.
+    section: *const Hazard,
+    /// The ranges of a start.
+    parts: *const [Part],
     kind: Cell<Kind>,
     outer: *const Frame,
     exit_due: Cell<bool>,
+}
+
+/// Where a call stands.
+#[derive(Debug)]
+pub(crate) struct Place<'p> {
+    /// The id of the space.
+    pub(crate) space: u64,
+    /// What its walk of the list is a section of.
+    pub(crate) section: Claim<'p>,
+    /// The ranges, if it is a start.
+    pub(crate) parts: &'p [Part],
 }
 
 impl Frame {
@@ -42,14 +57,19 @@ impl Frame {
     /// to this call.
     pub(crate) fn around<R>(
         context: Option<&Context>,
-        space: u64,
-        claim: Claim<'_>,
+        place: &Place<'_>,
         kind: Kind,
         call: impl FnOnce(&Frame) -> R,
     ) -> (R, bool) {
         let outer = context.map_or(ptr::null(), Context::frames);
-        let hazard = claim.as_ptr();
-        let frame = Frame { space, hazard, kind: Cell::new(kind), outer, exit_due: Cell::new(false) };
+        let frame = Frame {
+            space: place.space,
+            section: place.section.as_ptr(),
+            parts: place.parts,
+            kind: Cell::new(kind),
+            outer,
+            exit_due: Cell::new(false),
+        };
         if let Some(context) = context {
             context.set_frames(&raw const frame);
         }
@@ -57,6 +77,15 @@ impl Frame {
         let result = call(&frame);
         drop(unlink);
         (result, frame.exit_due.get())
+    }
+
+    fn parts(&self) -> &[Part] {
+        // SAFETY: the parts are borrowed as long as the frame is linked.
+        unsafe { &*self.parts }
+    }
+
+    fn holds(&self, hazard: &Hazard) -> bool {
+        ptr::eq(self.section, hazard) || self.parts().iter().any(|part| part.is_at(hazard))
     }
 
     /// Says that the frame goes on with something else.
@@ -96,17 +125,18 @@ fn find_frame<R>(id: u64, mut f: impl FnMut(&Frame) -> Option<R>) -> Option<R> {
 
 /// Says whether this thread holds `hazard` in a call of the space `id` that calls back.
 pub(crate) fn is_own(id: u64, hazard: &Hazard) -> bool {
-    find_frame(id, |frame| ptr::eq(frame.hazard, hazard).then_some(())).is_some()
+    find_frame(id, |frame| frame.holds(hazard).then_some(())).is_some()
 }
 
 /// How many calls of this thread stand in the crowd of the space `id`: those that call intervals, and walks.
 pub(crate) fn own_in_crowd(id: u64) -> (u32, u32) {
     let (mut calling, mut walking) = (0, 0);
     find_frame(id, |frame| -> Option<()> {
-        match (frame.hazard.is_null(), frame.kind.get()) {
-            (false, _) => {}
-            (true, Kind::Intervals | Kind::IntervalsNonblock) => calling += 1,
-            (true, Kind::Walk | Kind::WalkNonblock) => walking += 1,
+        match frame.kind.get() {
+            Kind::Intervals | Kind::IntervalsNonblock => {
+                calling += frame.parts().iter().filter(|part| part.is_in_crowd()).count() as u32;
+            }
+            Kind::Walk | Kind::WalkNonblock => walking += u32::from(frame.section.is_null()),
         }
         None
     });

@@ -134,6 +134,18 @@ impl Hazard {
         number != 0 && self.number.load(Ordering::Relaxed) == number
     }
 
+    /// Stores what the next identity stands for.
+    #[inline]
+    fn describe(&self, (first, last): (u64, u64), owner: u64) {
+        // ORDERING: the end before, then this range; pairs with the second look of a scan that read the word
+        // of the one and the range of the other.
+        release_fence();
+        self.first.store(first, Ordering::Relaxed);
+        self.last.store(last, Ordering::Relaxed);
+        self.owner.store(owner, Ordering::Relaxed);
+        Hazard::count(&self.starts, 1);
+    }
+
     /// The identity that a start of this hazard takes next.
     fn next_identity(&self) -> u64 {
         ((self.word.load(Ordering::Relaxed) & !PHASE) + GENERATION_ONE) | CALLING
@@ -199,20 +211,33 @@ impl<'b> Claim<'b> {
     ///
     /// Behind it stands a full fence: what is searched from here on is at least as new as the publication.
     #[inline]
-    pub(crate) fn publish(self, (first, last): (u64, u64), owner: u64, epoch: u64) -> u64 {
+    pub(crate) fn publish(self, bounds: (u64, u64), owner: u64, epoch: u64) -> u64 {
         match self {
             Claim::One(hazard) => {
-                // ORDERING: the end before, then this range; pairs with the second look of a scan that read
-                // the word of the one and the range of the other.
-                release_fence();
-                hazard.first.store(first, Ordering::Relaxed);
-                hazard.last.store(last, Ordering::Relaxed);
-                hazard.owner.store(owner, Ordering::Relaxed);
+                hazard.describe(bounds, owner);
                 hazard.pin.store(epoch, Ordering::Relaxed);
-                Hazard::count(&hazard.starts, 1);
                 let identity = hazard.next_identity();
                 // ORDERING: publication and F; pairs with the F of every scan.
                 publish(&hazard.word, identity);
+                identity
+            }
+            Claim::Crowd(_) => {
+                let identity = self.announce(bounds, owner);
+                // ORDERING: publication, F.
+                full_fence();
+                identity
+            }
+        }
+    }
+
+    /// Publishes an invalidation in phase calling, without pin or fence: the caller passes a full fence before
+    /// it searches.
+    pub(crate) fn announce(self, bounds: (u64, u64), owner: u64) -> u64 {
+        match self {
+            Claim::One(hazard) => {
+                hazard.describe(bounds, owner);
+                let identity = hazard.next_identity();
+                hazard.word.store(identity, Ordering::Release);
                 identity
             }
             Claim::Crowd(crowd) => {
@@ -220,8 +245,6 @@ impl<'b> Claim<'b> {
                 crowd.calling.fetch_add(1, Ordering::Relaxed);
                 crowd.starts.fetch_add(1, Ordering::Relaxed);
                 let generation = crowd.generation.fetch_add(GENERATION_ONE, Ordering::Relaxed);
-                // ORDERING: publication (the counts), then F.
-                full_fence();
                 (CROWD_ID << ID_SHIFT) | (generation & GENERATIONS) | CALLING
             }
         }

@@ -30,6 +30,7 @@ extern crate std;
 
 pub mod active;
 mod address;
+mod batch;
 mod begun;
 pub mod diagnostics;
 mod exit;
@@ -53,6 +54,7 @@ mod sync;
 
 pub use active::{ActiveInvalidation, OwnedActiveInvalidation};
 pub use address::{Address, Range, RangeError};
+pub use batch::{ActiveBatch, Batch};
 pub use frees::synchronize;
 pub use invalidation::{Event, Invalidation, Owner, Permissions};
 pub use map_lock::{MapLockGuard, MapLockSharedGuard};

@@ -82,6 +82,23 @@ pub(crate) struct Space {
     id: u64,
 }
 
+/// What subscribers need: published already, or made and not published yet.
+enum Prepared<'s> {
+    There(&'s Subscriptions),
+    Made(Box<Subscriptions>),
+}
+
+impl Deref for Prepared<'_> {
+    type Target = Subscriptions;
+
+    fn deref(&self) -> &Subscriptions {
+        match self {
+            Prepared::There(subscriptions) => subscriptions,
+            Prepared::Made(made) => made,
+        }
+    }
+}
+
 struct Primary(Box<dyn PrimaryMmu>);
 
 impl fmt::Debug for Primary {
@@ -97,8 +114,8 @@ impl Space {
     /// What subscribers need, once somebody has registered.
     #[inline]
     pub(crate) fn subscriptions(&self) -> Option<&Subscriptions> {
-        // ORDERING: acquire pairs with the release in `watched`.
-        // SAFETY: null, or made by `watched` and freed with the space.
+        // ORDERING: acquire pairs with the release in `publish`.
+        // SAFETY: null, or made by `prepare` and freed with the space.
         unsafe { self.subscriptions.load(Ordering::Acquire).as_ref() }
     }
 
@@ -111,21 +128,35 @@ impl Space {
         assert!(before < MOST, "an address space is held without end");
     }
 
-    /// Makes what subscribers need, if it is not there yet. The map lock is held.
-    fn watched(&self) -> Result<&Subscriptions, RegisterErrorKind> {
+    /// Makes what subscribers need, if it is not there yet; it is not published. The map lock is held.
+    fn prepare(&self) -> Result<Prepared<'_>, RegisterErrorKind> {
         if !self.has_users() {
             return Err(RegisterErrorKind::Gone);
         }
         if let Some(subscriptions) = self.subscriptions() {
-            return Ok(subscriptions);
+            subscriptions.may_sleep();
+            let ready = subscriptions.book.refill(0);
+            return if ready {
+                Ok(Prepared::There(subscriptions))
+            } else {
+                Err(RegisterErrorKind::OutOfMemory)
+            };
         }
-        let made = Subscriptions::try_new(self.id, self.leaves_work).ok_or(RegisterErrorKind::OutOfMemory)?;
-        let made = Box::into_raw(made);
+        let made = Subscriptions::try_new(self.id, self.leaves_work);
+        made.map(Prepared::Made).ok_or(RegisterErrorKind::OutOfMemory)
+    }
+
+    /// Publishes what was prepared.
+    fn publish<'s>(&'s self, prepared: Prepared<'s>) -> &'s Subscriptions {
+        let made = match prepared {
+            Prepared::There(subscriptions) => return subscriptions,
+            Prepared::Made(made) => Box::into_raw(made),
+        };
         let null = ptr::null_mut();
         // ORDERING: release, for the acquire in `subscriptions`.
         if self.subscriptions.compare_exchange(null, made, Ordering::AcqRel, Ordering::Acquire).is_err() {
             // Only where the map lock was not held, which is diagnosed.
-            // SAFETY: made above, and nobody else knows it.
+            // SAFETY: made by `prepare`, and nobody else knows it.
             drop(unsafe { Box::from_raw(made) });
         }
         // ORDERING: published, F, users; against users, F, subscriptions in `exit`: one of the two closes.
@@ -134,17 +165,21 @@ impl Space {
         if !self.has_users() {
             subscriptions.close();
         }
-        Ok(subscriptions)
+        subscriptions
     }
 
     /// Makes sure that intervals can be inserted. The map lock is held.
     fn ready_for_intervals(&self) -> Result<&Subscriptions, RegisterErrorKind> {
-        let subscriptions = self.watched()?;
-        if !subscriptions.index.is_open() {
-            subscriptions.index.prepare().map_err(|_| RegisterErrorKind::OutOfMemory)?;
-            self.with_all_locked(|| subscriptions.index.open())?;
+        let prepared = self.prepare()?;
+        if prepared.index.is_open() {
+            return Ok(self.publish(prepared));
         }
-        Ok(subscriptions)
+        prepared.index.prepare().map_err(|_| RegisterErrorKind::OutOfMemory)?;
+        self.with_all_locked(|| {
+            let subscriptions = self.publish(prepared);
+            subscriptions.index.open();
+            subscriptions
+        })
     }
 
     /// Runs `change` while the primary MMU holds all its locks.
@@ -166,15 +201,15 @@ impl Space {
         node: NonNull<list::Node>,
     ) -> Result<(), RegisterErrorKind> {
         self.check_lock(lock, "register_locked");
-        let subscriptions = self.watched()?;
-        subscriptions.may_sleep();
-        if !subscriptions.book.refill(0) {
-            return Err(RegisterErrorKind::OutOfMemory);
-        }
         loop {
-            subscriptions.list.make_room(&subscriptions.book, self.id)?;
-            // SAFETY: as promised by the caller.
-            let registered = self.with_all_locked(|| unsafe { subscriptions.list.try_register(node) })?;
+            let prepared = self.prepare()?;
+            prepared.list.make_room(&prepared.book, self.id)?;
+            let registered = self.with_all_locked(|| {
+                let subscriptions = self.publish(prepared);
+                // SAFETY: as promised by the caller.
+                unsafe { subscriptions.list.try_register(node) }
+            })?;
+            // None: somebody who does not hold the map lock took the room.
             if let Some(result) = registered {
                 return result.map_err(Into::into);
             }
@@ -202,7 +237,7 @@ impl Drop for Space {
     fn drop(&mut self) {
         let subscriptions = self.subscriptions.load(Ordering::Relaxed);
         if !subscriptions.is_null() {
-            // SAFETY: made by `watched`; with the last holder nobody else knows it.
+            // SAFETY: made by `prepare`; with the last holder nobody else knows it.
             let subscriptions = unsafe { Box::from_raw(subscriptions) };
             if subscriptions.book.sum().active != 0 {
                 // CONTRACT C7.1

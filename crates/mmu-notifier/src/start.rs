@@ -11,11 +11,13 @@
 
 use core::fmt;
 use core::ptr::{self, NonNull};
+use core::slice;
 
 use crate::begun::Begun;
 use crate::diagnostics::{self, Rule};
-use crate::frame::{Frame, Kind};
+use crate::frame::{self, Frame, Kind};
 use crate::hazard::{Claim, Hazard};
+use crate::hung::Post;
 use crate::index::Batch;
 use crate::interval::{Answer, Node, Sequence};
 use crate::invalidation::{Invalidation, Owner};
@@ -23,6 +25,7 @@ use crate::list::walk;
 use crate::platform::{self, Context, Payload};
 use crate::space::Space;
 use crate::subscriptions::Subscriptions;
+use crate::sync::full_fence;
 
 /// Why a non-blockable start failed. There is no end to call, and but for the tokens of those that were
 /// called it is as if the start had never been.
@@ -41,14 +44,19 @@ impl fmt::Display for StartError {
 
 impl core::error::Error for StartError {}
 
-/// What a start left for its end.
+/// One range of a start, and its place among the hazards.
 #[derive(Debug)]
-pub(crate) struct Started {
-    subscriptions: *const Subscriptions,
+pub(crate) struct Part {
+    pub(crate) invalidation: Invalidation,
     claim: Held,
     identity: u64,
+}
+
+/// What a start left for its end, beside its parts.
+#[derive(Debug)]
+pub(crate) struct Started {
     list_limit: u64,
-    /// The number of forks before the start: in the child of a later one it is over.
+    /// The number of forks before the start: in the child of a later one it may be over.
     forks: u32,
 }
 
@@ -59,6 +67,63 @@ enum Held {
     Nothing,
     One(*const Hazard),
     Crowd,
+}
+
+impl Part {
+    #[inline]
+    pub(crate) fn new(invalidation: Invalidation) -> Self {
+        Part { invalidation, claim: Held::Nothing, identity: 0 }
+    }
+
+    /// Claims a hazard and stores the range there; behind it the caller passes a full fence.
+    fn announce<'s>(&mut self, subscriptions: &'s Subscriptions, context: Option<&Context>) -> Claim<'s> {
+        let claim = subscriptions.book.claim(context);
+        self.claim = Held::new(claim);
+        let owner = self.invalidation.owner().map_or(0, Owner::get);
+        self.identity = claim.announce(self.invalidation.range().bounds(), owner);
+        claim
+    }
+
+    fn claim<'s>(&self, subscriptions: &'s Subscriptions) -> Option<Claim<'s>> {
+        match self.claim {
+            Held::Nothing => None,
+            // SAFETY: the hazard is one of the book of these subscriptions, and lives as long as it.
+            Held::One(hazard) => Some(Claim::One(unsafe { &*hazard })),
+            Held::Crowd => Some(Claim::Crowd(&subscriptions.book.crowd)),
+        }
+    }
+
+    /// Says whether it stands at this hazard.
+    pub(crate) fn is_at(&self, hazard: &Hazard) -> bool {
+        matches!(self.claim, Held::One(own) if ptr::eq(own, hazard))
+    }
+
+    pub(crate) fn is_in_crowd(&self) -> bool {
+        matches!(self.claim, Held::Crowd)
+    }
+
+    /// Gives the claim back, if there is one.
+    fn give_back(&self, subscriptions: &Subscriptions) {
+        if let Some(claim) = self.claim(subscriptions) {
+            claim.give_back();
+        }
+    }
+}
+
+impl Held {
+    fn new(claim: Claim<'_>) -> Self {
+        match claim {
+            Claim::One(hazard) => Held::One(hazard),
+            Claim::Crowd(_) => Held::Crowd,
+        }
+    }
+}
+
+impl Started {
+    #[inline]
+    fn new(list_limit: u64) -> Self {
+        Started { list_limit, forks: crate::fork::count() }
+    }
 }
 
 /// Why a start ends what it began.
@@ -76,173 +141,170 @@ pub(crate) enum Ending {
     OnlyEnd,
 }
 
-impl Started {
-    fn new(subscriptions: &Subscriptions, claim: Option<Claim<'_>>, identity: u64, list_limit: u64) -> Self {
-        let claim = match claim {
-            None => Held::Nothing,
-            Some(Claim::One(hazard)) => Held::One(hazard),
-            Some(Claim::Crowd(_)) => Held::Crowd,
-        };
-        Started { subscriptions, claim, identity, list_limit, forks: crate::fork::count() }
-    }
-
-    /// Of a space that nobody watched.
-    fn unwatched() -> Self {
-        let subscriptions = ptr::null();
-        Started { subscriptions, claim: Held::Nothing, identity: 0, list_limit: 0, forks: 0 }
-    }
-
-    fn claim<'s>(&self, subscriptions: &'s Subscriptions) -> Option<Claim<'s>> {
-        match self.claim {
-            Held::Nothing => None,
-            // SAFETY: the hazard is one of the book of these subscriptions, and lives as long as it.
-            Held::One(hazard) => Some(Claim::One(unsafe { &*hazard })),
-            Held::Crowd => Some(Claim::Crowd(&subscriptions.book.crowd)),
-        }
-    }
-}
-
-/// Starts an invalidation; the caller ends it with [`end`] unless it failed.
+/// Starts an invalidation of one range or several; the caller ends it with [`end`] unless it failed.
 ///
 /// # Context
 /// Does not sleep by itself and allocates nothing; a callback's panic goes on behind it.
 #[inline]
-pub(crate) fn start(space: &Space, invalidation: &Invalidation) -> Result<Started, StartError> {
-    // CONTRACT C2.2: a space that nobody watches pays this load and this branch.
+pub(crate) fn start(space: &Space, parts: &mut [Part]) -> Result<Started, StartError> {
+    // CONTRACT C2.2: a space that nobody watched pays this load and this branch.
     match space.subscriptions() {
-        None => Ok(Started::unwatched()),
-        Some(subscriptions) => {
-            platform::with_context(|context| start_watched(space, subscriptions, context, invalidation))
-        }
+        None => Ok(Started::new(0)),
+        Some(subscriptions) => platform::with_context(|context| {
+            let calls = Calls { space, subscriptions, context };
+            match parts {
+                [part] => calls.start_one(part),
+                parts => calls.start_several(parts),
+            }
+        }),
     }
 }
 
-fn start_watched(
-    space: &Space,
-    subscriptions: &Subscriptions,
-    context: Option<&Context>,
-    invalidation: &Invalidation,
-) -> Result<Started, StartError> {
-    if !subscriptions.index.is_open() {
-        if subscriptions.list.count() == 0 {
-            return Ok(Started::new(subscriptions, None, 0, 0));
-        }
-        let claim = subscriptions.book.claim(context);
-        let calls = Calls { space, subscriptions, context, claim, invalidation };
-        return calls.run(None);
-    }
-    let claim = subscriptions.book.claim(context);
-    let calls = Calls { space, subscriptions, context, claim, invalidation };
-    let mut hits = Hits::publish(subscriptions, claim, invalidation);
-    if !hits.search(subscriptions, claim, invalidation) {
-        subscriptions.ring(claim.activate(hits.identity));
-        if subscriptions.list.count() == 0 {
-            return Ok(Started::new(subscriptions, Some(claim), hits.identity, 0));
-        }
-        hits.activated = true;
-    }
-    calls.run(Some(&mut hits))
-}
-
-/// One range that is published, and what was found in it.
-pub(crate) struct Hits {
-    pub(crate) identity: u64,
-    limit: u64,
-    batch: Batch,
-    complete: bool,
-    activated: bool,
-}
-
-impl Hits {
-    /// Publishes the range; what is inserted later is none of this start's.
-    #[inline]
-    pub(crate) fn publish(
-        subscriptions: &Subscriptions,
-        claim: Claim<'_>,
-        invalidation: &Invalidation,
-    ) -> Self {
-        let owner = invalidation.owner().map_or(0, Owner::get);
-        let identity = claim.publish(invalidation.range().bounds(), owner, subscriptions.index.epoch());
-        // CONTRACT C3.3: who is inserted from here on is busy for this invalidation, and not called.
-        let limit = subscriptions.index.limit();
-        Hits { identity, limit, batch: Batch::new(), complete: true, activated: false }
-    }
-
-    /// Makes the first search; says whether it found anybody.
-    #[inline]
-    pub(crate) fn search(
-        &mut self,
-        subscriptions: &Subscriptions,
-        claim: Claim<'_>,
-        invalidation: &Invalidation,
-    ) -> bool {
-        let bounds = invalidation.range().bounds();
-        self.complete = subscriptions.index.search(bounds, None, &mut self.batch);
-        claim.unpin();
-        !self.batch.as_slice().is_empty()
-    }
-}
-
-/// A start that calls back.
+/// A start under way.
+#[derive(Clone, Copy)]
 struct Calls<'c> {
     space: &'c Space,
     subscriptions: &'c Subscriptions,
     context: Option<&'c Context>,
-    claim: Claim<'c>,
-    invalidation: &'c Invalidation,
 }
 
-impl Calls<'_> {
-    /// Calls the intervals that were hit, if that side has begun, and the list.
-    #[inline(never)]
-    fn run(&self, hits: Option<&mut Hits>) -> Result<Started, StartError> {
-        let identity = hits.as_ref().map(|hits| hits.identity);
-        let kind = kind_of(self.invalidation, Kind::Intervals, Kind::IntervalsNonblock);
-        let (result, exit_due) =
-            Frame::around(self.context, self.subscriptions.id, self.claim, kind, |frame| {
-                self.call(frame, hits)
-            });
-        let started = result.map(|limit| {
-            let claim = identity.map(|_| self.claim);
-            if claim.is_none() {
-                self.claim.give_back();
-            }
-            Started::new(self.subscriptions, claim, identity.unwrap_or(0), limit)
-        });
-        if started.is_err() {
-            self.claim.give_back();
+impl<'c> Calls<'c> {
+    /// The way of a single range, which is short where nobody is hit and the list is empty.
+    fn start_one(self, part: &mut Part) -> Result<Started, StartError> {
+        let (subscriptions, nobody) = (self.subscriptions, self.subscriptions.list.count() == 0);
+        if !subscriptions.index.is_open() {
+            return if nobody { Ok(Started::new(0)) } else { self.run(slice::from_mut(part), None) };
         }
-        conclude(self.space, started, exit_due)
+        let claim = subscriptions.book.claim(self.context);
+        part.claim = Held::new(claim);
+        let owner = part.invalidation.owner().map_or(0, Owner::get);
+        let bounds = part.invalidation.range().bounds();
+        part.identity = claim.publish(bounds, owner, subscriptions.index.epoch());
+        // CONTRACT C3.3: who is inserted from here on is busy for this invalidation, and not called.
+        let limit = subscriptions.index.limit();
+        let mut batch = Batch::new();
+        let complete = subscriptions.index.search(bounds, None, &mut batch);
+        claim.unpin();
+        if batch.as_slice().is_empty() && nobody {
+            subscriptions.ring(claim.activate(part.identity));
+            return Ok(Started::new(0));
+        }
+        let mut hits = Hits { limit, batch, complete };
+        self.run(slice::from_mut(part), Some(&mut hits))
+    }
+
+    /// Several ranges: all are published before the one fence, and leave phase calling together.
+    fn start_several(self, parts: &mut [Part]) -> Result<Started, StartError> {
+        if parts.is_empty() || !self.subscriptions.index.is_open() {
+            return self.run(parts, None);
+        }
+        for part in &mut *parts {
+            part.announce(self.subscriptions, self.context);
+        }
+        // ORDERING: publication of all, F, limit and searches.
+        full_fence();
+        let mut hits = Hits { limit: self.subscriptions.index.limit(), batch: Batch::new(), complete: false };
+        self.run(parts, Some(&mut hits))
+    }
+
+    /// Calls the intervals that are hit, if that side has begun, and the list.
+    #[inline(never)]
+    fn run(self, parts: &mut [Part], hits: Option<&mut Hits>) -> Result<Started, StartError> {
+        let Some(first) = parts.first() else { return Ok(Started::new(0)) };
+        let kind = kind_of(&first.invalidation, Kind::Intervals, Kind::IntervalsNonblock);
+        // The walk of the list is a section of the first range's hazard, or of one that is claimed for it.
+        let claim = first.claim(self.subscriptions);
+        let section = claim.unwrap_or_else(|| self.subscriptions.book.claim(self.context));
+        let place = frame::Place { space: self.subscriptions.id, section, parts };
+        let (result, exit_due) =
+            Frame::around(self.context, &place, kind, |frame| self.call(frame, section, parts, hits));
+        if claim.is_none() {
+            section.give_back();
+        }
+        if result.is_err() {
+            parts.iter().for_each(|part| part.give_back(self.subscriptions));
+        }
+        self.conclude(result.map(Started::new), parts, exit_due)
     }
 
     /// Returns the limit up to which the list has heard of the start.
-    fn call(&self, frame: &Frame, hits: Option<&mut Hits>) -> Result<u64, Failure> {
-        let identity = hits.as_ref().map(|hits| hits.identity);
-        if let Some(hits) = hits.filter(|hits| !hits.activated) {
-            self.call_intervals(hits)?;
+    fn call(
+        self,
+        frame: &Frame,
+        section: Claim<'_>,
+        parts: &[Part],
+        hits: Option<&mut Hits>,
+    ) -> Result<u64, Failure> {
+        let begun = hits.is_some();
+        if let Some(hits) = hits {
+            self.call_intervals(parts, hits)?;
         }
-        frame.set_kind(kind_of(self.invalidation, Kind::Walk, Kind::WalkNonblock));
+        if let Some(part) = parts.first() {
+            frame.set_kind(kind_of(&part.invalidation, Kind::Walk, Kind::WalkNonblock));
+        }
         let over = || {
             // CONTRACT C5.3: the interval side is over before the ends of those who accepted.
-            if let Some(identity) = identity {
-                self.subscriptions.ring(self.claim.retire(identity));
+            if begun {
+                self.each(parts, Claim::retire);
             }
         };
-        let heard = walk::start(self.subscriptions, self.claim, self.invalidation, over);
-        heard.inspect_err(|_| self.claim.count(0, 1))
+        walk::start(self.subscriptions, section, parts, over).inspect_err(|_| section.count(0, 1))
     }
 
-    /// Calls the intervals that were hit: then the invalidation is active, or over if one refused or panicked.
-    fn call_intervals(&self, hits: &mut Hits) -> Result<(), Failure> {
-        let mut pass = Pass::new(self.subscriptions, self.invalidation);
-        pass.call(self.claim, hits, self.invalidation);
+    /// Calls the intervals that are hit: then the invalidation is active, or over if one refused or panicked.
+    fn call_intervals(self, parts: &[Part], hits: &mut Hits) -> Result<(), Failure> {
+        let mut pass = Pass::new(self.subscriptions, hits.limit);
+        for part in parts {
+            if let Some(claim) = part.claim(self.subscriptions).filter(|_| pass.failure.is_none()) {
+                pass.call(claim, part, hits);
+                hits.batch.clear();
+                hits.complete = false;
+            }
+        }
         pass.finish();
-        self.claim.count(pass.hits, u64::from(pass.failure.is_some()));
+        if let Some(claim) = parts.first().and_then(|part| part.claim(self.subscriptions)) {
+            claim.count(pass.hits, u64::from(pass.failure.is_some()));
+        }
         match pass.failure {
-            None => self.subscriptions.ring(self.claim.activate(hits.identity)),
-            Some(_) => self.subscriptions.ring(self.claim.abandon(hits.identity)),
+            None => self.each(parts, Claim::activate),
+            Some(_) => self.each(parts, Claim::abandon),
         }
         pass.failure.map_or(Ok(()), Err)
+    }
+
+    /// Changes the phase of every part, and tells those who wait for it.
+    fn each(self, parts: &[Part], change: impl Fn(Claim<'c>, u64) -> Option<&'c Post>) {
+        for part in parts {
+            if let Some(claim) = part.claim(self.subscriptions) {
+                self.subscriptions.ring(change(claim, part.identity));
+            }
+        }
+    }
+
+    /// Runs an exit that was left to this call, and turns a failure into what the caller gets.
+    fn conclude(
+        self,
+        started: Result<Started, Failure>,
+        parts: &mut [Part],
+        exit_due: bool,
+    ) -> Result<Started, StartError> {
+        if exit_due {
+            // CONTRACT C8.3
+            // SAFETY: the last user's drop left the exit to this call, whose caller is a holder.
+            let exit = platform::catch(|| unsafe { Space::exit_and_let_go(NonNull::from(self.space)) });
+            if let Err(payload) = exit {
+                if let Ok(started) = started {
+                    // The caller gets no guard, so what was begun ends here.
+                    let _ = platform::catch(|| end(self.space, &started, parts, Ending::Whole));
+                }
+                platform::resume(payload);
+            }
+        }
+        match started {
+            Ok(started) => Ok(started),
+            Err(Failure::Refused) => Err(StartError::WouldBlock),
+            Err(Failure::Panicked(payload)) => platform::resume(payload),
+        }
     }
 }
 
@@ -252,21 +314,31 @@ pub(crate) fn release(space: &Space, subscriptions: &Subscriptions, invalidation
         return;
     }
     platform::with_context(|context| {
-        let claim = subscriptions.book.claim(context);
-        let calls = Calls { space, subscriptions, context, claim, invalidation };
-        let mut hits = Hits::publish(subscriptions, claim, invalidation);
-        hits.search(subscriptions, claim, invalidation);
-        let (result, _) = Frame::around(context, subscriptions.id, claim, Kind::Intervals, |_| {
-            calls.call_intervals(&mut hits)
-        });
+        let calls = Calls { space, subscriptions, context };
+        let mut part = Part::new(*invalidation);
+        let section = part.announce(subscriptions, context);
+        // ORDERING: publication, F, limit and search.
+        full_fence();
+        let mut hits = Hits { limit: subscriptions.index.limit(), batch: Batch::new(), complete: false };
+        let parts = slice::from_ref(&part);
+        let place = frame::Place { space: subscriptions.id, section, parts };
+        let (result, _) =
+            Frame::around(context, &place, Kind::Intervals, |_| calls.call_intervals(parts, &mut hits));
         if result.is_ok() {
-            subscriptions.ring(claim.retire(hits.identity));
+            calls.each(parts, Claim::retire);
         }
-        claim.give_back();
+        part.give_back(subscriptions);
         if let Err(Failure::Panicked(payload)) = result {
             platform::resume(payload);
         }
     });
+}
+
+/// What a start has found so far of one range.
+struct Hits {
+    limit: u64,
+    batch: Batch,
+    complete: bool,
 }
 
 /// The kind of a frame, by whether the invalidation may block.
@@ -274,57 +346,32 @@ pub(crate) fn kind_of(invalidation: &Invalidation, blockable: Kind, not: Kind) -
     if invalidation.is_blockable() { blockable } else { not }
 }
 
-/// Runs an exit that was left to this call, and turns a failure into what the caller gets.
-pub(crate) fn conclude(
-    space: &Space,
-    started: Result<Started, Failure>,
-    exit_due: bool,
-) -> Result<Started, StartError> {
-    if exit_due {
-        // CONTRACT C8.3
-        // SAFETY: the last user's drop left the exit to this call, whose caller is a holder.
-        if let Err(payload) = platform::catch(|| unsafe { Space::exit_and_let_go(NonNull::from(space)) }) {
-            if let Ok(started) = started {
-                // A panic that comes before the caller has its guard ends what was begun.
-                let _ = platform::catch(|| {
-                    end(space, &started, &Invalidation::from(crate::Range::ALL), Ending::Whole)
-                });
-            }
-            platform::resume(payload);
-        }
-    }
-    match started {
-        Ok(started) => Ok(started),
-        Err(Failure::Refused) => Err(StartError::WouldBlock),
-        Err(Failure::Panicked(payload)) => platform::resume(payload),
-    }
-}
-
 /// The first and second passes of one start over the intervals that it hits.
-pub(crate) struct Pass<'p> {
+struct Pass<'p> {
     subscriptions: &'p Subscriptions,
-    blockable: bool,
-    owner: u64,
+    limit: u64,
     begun: Begun,
-    pub(crate) hits: u64,
-    pub(crate) failure: Option<Failure>,
+    hits: u64,
+    failure: Option<Failure>,
 }
 
 impl<'p> Pass<'p> {
-    pub(crate) fn new(subscriptions: &'p Subscriptions, invalidation: &Invalidation) -> Self {
-        let owner = invalidation.owner().map_or(0, Owner::get);
-        let blockable = invalidation.is_blockable();
-        Pass { subscriptions, blockable, owner, begun: Begun::new(), hits: 0, failure: None }
+    fn new(subscriptions: &'p Subscriptions, limit: u64) -> Self {
+        Pass { subscriptions, limit, begun: Begun::new(), hits: 0, failure: None }
     }
 
-    /// Calls everybody in one range, until somebody refuses or panics.
-    pub(crate) fn call(&mut self, claim: Claim<'_>, hits: &mut Hits, invalidation: &Invalidation) {
+    /// Calls everybody in one range, until somebody refuses or panics. What `hits` holds was found already.
+    fn call(&mut self, claim: Claim<'_>, part: &Part, hits: &mut Hits) {
+        let mut after = None;
         loop {
-            // SAFETY: found by this start, which is in phase calling (I6).
-            let last = hits.batch.as_slice().last().map(|node| unsafe { &**node });
-            let after = last.map(|node| (node.bounds().0, node.order()));
+            // Before the callbacks run, which may free what they remove.
+            if let Some(last) = hits.batch.as_slice().last() {
+                // SAFETY: found by this start, which is in phase calling (I6).
+                let last = unsafe { &**last };
+                after = Some((last.bounds().0, last.order()));
+            }
             for &node in hits.batch.as_slice() {
-                self.call_one(node, hits.identity, hits.limit, invalidation);
+                self.call_one(node, part);
                 if self.failure.is_some() {
                     return;
                 }
@@ -334,28 +381,30 @@ impl<'p> Pass<'p> {
             }
             claim.pin(self.subscriptions.index.epoch());
             hits.batch.clear();
-            hits.complete =
-                self.subscriptions.index.search(invalidation.range().bounds(), after, &mut hits.batch);
+            let bounds = part.invalidation.range().bounds();
+            hits.complete = self.subscriptions.index.search(bounds, after, &mut hits.batch);
             claim.unpin();
         }
     }
 
     #[inline]
-    fn call_one(&mut self, node: *const Node, identity: u64, limit: u64, invalidation: &Invalidation) {
+    fn call_one(&mut self, node: *const Node, part: &Part) {
+        let invalidation = &part.invalidation;
         // SAFETY: what a search finds is not null.
         let node = unsafe { NonNull::new_unchecked(node.cast_mut()) };
         // SAFETY: found by this start, which is in phase calling (I6).
         let hit = unsafe { node.as_ref() };
-        let Some(callbacks) = hit.callbacks_for(limit) else { return };
+        let Some(callbacks) = hit.callbacks_for(self.limit) else { return };
         // CONTRACT C3.12: an invalidation of its own leaves its tokens fresh.
-        if self.owner != 0 && hit.owner() == self.owner {
+        if invalidation.owner().is_some_and(|owner| owner.get() == hit.owner()) {
             return;
         }
-        hit.hit(identity);
+        hit.hit(part.identity);
         self.hits += 1;
         // SAFETY: the table is that of the node, which this start found.
-        let answer =
-            platform::catch(|| unsafe { (callbacks.invalidate)(node, invalidation, Sequence(identity)) });
+        let answer = platform::catch(|| unsafe {
+            (callbacks.invalidate)(node, invalidation, Sequence(part.identity))
+        });
         match answer {
             Ok(Answer::Done) => {}
             Ok(Answer::Begun) => {
@@ -363,7 +412,7 @@ impl<'p> Pass<'p> {
                     self.finish_one(node, invalidation);
                 }
             }
-            Ok(Answer::Refused) if !self.blockable => self.failure = Some(Failure::Refused),
+            Ok(Answer::Refused) if !invalidation.is_blockable() => self.failure = Some(Failure::Refused),
             // CONTRACT C5.2: a bug, taken as accepted.
             Ok(Answer::Refused) => {
                 diagnostics::report(Rule::RefusedBlockable, "invalidate_start", hit.label());
@@ -373,7 +422,7 @@ impl<'p> Pass<'p> {
     }
 
     /// Makes the second passes, in the order of the first ones (clause C3.8).
-    pub(crate) fn finish(&mut self) {
+    fn finish(&mut self) {
         while let Some((node, invalidation)) = self.begun.next() {
             // SAFETY: it is one that `call` was given, and outlives the pass.
             self.finish_one(node, unsafe { &*invalidation });
@@ -399,57 +448,50 @@ impl<'p> Pass<'p> {
 /// # Context
 /// Does not sleep by itself and allocates nothing. A callback's panic goes on behind it.
 #[inline]
-pub(crate) fn end(space: &Space, started: &Started, invalidation: &Invalidation, ending: Ending) {
-    let Some(subscriptions) = space.subscriptions() else { return };
-    if started.forks != crate::fork::count() && !started.subscriptions.is_null() {
-        // CONTRACT C7.3: begun before the fork; if it is still there it is this thread's.
-        return end_after_fork(space, subscriptions, started, invalidation, ending);
+pub(crate) fn end(space: &Space, started: &Started, parts: &mut [Part], ending: Ending) {
+    if let Some(subscriptions) = space.subscriptions() {
+        end_watched(space, subscriptions, started, parts, ending);
     }
-    end_watched(space, subscriptions, started, invalidation, ending);
 }
 
 fn end_watched(
     space: &Space,
     subscriptions: &Subscriptions,
     started: &Started,
-    invalidation: &Invalidation,
+    parts: &mut [Part],
     ending: Ending,
 ) {
-    let claim = started.claim(subscriptions);
-    if let Some(claim) = claim {
-        if !claim.is_active(started.identity) {
-            return diagnostics::report(Rule::EndWithoutStart, "invalidate_end", None);
+    for part in &mut *parts {
+        let Some(claim) = part.claim(subscriptions) else { continue };
+        if claim.is_active(part.identity) && !is_of_a_parent(started, claim) {
+            subscriptions.ring(claim.retire(part.identity));
+            continue;
         }
-        subscriptions.ring(claim.retire(started.identity));
+        part.claim = Held::Nothing;
+        if started.forks == crate::fork::count() {
+            diagnostics::report(Rule::EndWithoutStart, "invalidate_end", None);
+        }
     }
+    let parts = &*parts;
+    let give_back = || parts.iter().for_each(|part| part.give_back(subscriptions));
     if subscriptions.list.count() == 0 {
-        if let Some(claim) = claim {
-            claim.give_back();
-        }
-        return;
+        return give_back();
     }
     platform::with_context(|context| {
-        let claim = claim.unwrap_or_else(|| subscriptions.book.claim(context));
-        let call = walk::Call { space, subscriptions, context, claim };
-        call.end(invalidation, started.list_limit, ending);
+        let claim = parts.first().and_then(|part| part.claim(subscriptions));
+        let section = claim.unwrap_or_else(|| subscriptions.book.claim(context));
+        let call = walk::Call { space, subscriptions, context, section };
+        call.end(parts, started.list_limit, ending, || {
+            if claim.is_none() {
+                section.give_back();
+            }
+            give_back();
+        });
     });
 }
 
-#[cold]
-fn end_after_fork(
-    space: &Space,
-    subscriptions: &Subscriptions,
-    started: &Started,
-    invalidation: &Invalidation,
-    ending: Ending,
-) {
-    let still_there = match started.claim(subscriptions) {
-        Some(claim @ Claim::One(_)) => claim.is_active(started.identity),
-        // The crowd of the parent is not counted here.
-        Some(Claim::Crowd(_)) => false,
-        None => true,
-    };
-    if still_there {
-        end_watched(space, subscriptions, started, invalidation, ending);
-    }
+/// Says whether the start was made before a fork and counted among a crowd that was left there: a hazard
+/// keeps its word, but in the child nobody is of the crowd.
+fn is_of_a_parent(started: &Started, claim: Claim<'_>) -> bool {
+    started.forks != crate::fork::count() && matches!(claim, Claim::Crowd(_))
 }

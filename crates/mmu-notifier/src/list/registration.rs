@@ -149,8 +149,8 @@ impl<N: Notifier> Drop for Registration<N> {
         diagnostics::may_sleep(subscriptions, "unregister", record.node.label());
         // CONTRACT C8.2: once, by whoever comes first.
         let panic = with_context(|context| {
-            let claim = subscriptions.book.claim(context);
-            Call { space, subscriptions, context, claim }.release_one(self.record.cast())
+            let section = subscriptions.book.claim(context);
+            Call { space, subscriptions, context, section }.release_one(self.record.cast())
         });
         subscriptions.list.take_off(&record.node);
         let stamp = subscriptions.list.new_grace();

@@ -11,12 +11,12 @@ use super::array::Entries;
 use super::node::{Callbacks, Node, Young};
 use crate::address::{Address, Range};
 use crate::diagnostics::{self, Rule};
-use crate::frame::{Frame, Kind};
+use crate::frame::{self, Frame, Kind};
 use crate::hazard::Claim;
 use crate::invalidation::Invalidation;
 use crate::platform::{self, Context, Payload};
 use crate::space::{AddressSpaceRef, Pte, Space};
-use crate::start::{Ending, Failure};
+use crate::start::{Ending, Failure, Part};
 use crate::subscriptions::Subscriptions;
 
 /// Positions that one frame of a start's walk notes refusals for.
@@ -27,24 +27,30 @@ pub(crate) struct Call<'c> {
     pub(crate) space: &'c Space,
     pub(crate) subscriptions: &'c Subscriptions,
     pub(crate) context: Option<&'c Context>,
-    pub(crate) claim: Claim<'c>,
+    pub(crate) section: Claim<'c>,
 }
 
 impl Call<'_> {
-    /// Walks in a section of its own, gives the claim back, and lets a panic go on behind all that.
-    fn walk<R>(&self, visit: impl FnOnce(Entries<'_>, &mut Option<Payload>) -> R) -> R {
-        let (id, mut panic) = (self.subscriptions.id, None);
-        let (result, exit_due) = Frame::around(self.context, id, self.claim, Kind::Walk, |_| {
-            self.claim.enter_section(self.subscriptions.list.stamp());
+    /// Walks in the section, gives its claim back with `give_back`, and lets a panic go on behind all that.
+    fn walk<R>(
+        &self,
+        visit: impl FnOnce(Entries<'_>, &mut Option<Payload>) -> R,
+        give_back: impl FnOnce(),
+    ) -> R {
+        let mut panic = None;
+        let place = frame::Place { space: self.subscriptions.id, section: self.section, parts: &[] };
+        let (result, exit_due) = Frame::around(self.context, &place, Kind::Walk, |_| {
+            self.section.enter_section(self.subscriptions.list.stamp());
             let result = visit(self.subscriptions.list.entries(), &mut panic);
-            self.subscriptions.leave_section(self.claim);
+            self.subscriptions.leave_section(self.section);
             result
         });
-        self.claim.give_back();
+        give_back();
         if exit_due {
             // CONTRACT C8.3
             // SAFETY: the last user's drop left the exit to this call, whose caller is a holder.
-            unsafe { Space::exit_and_let_go(NonNull::from(self.space)) };
+            let exit = platform::catch(|| unsafe { Space::exit_and_let_go(NonNull::from(self.space)) });
+            panic = panic.or(exit.err());
         }
         if let Some(payload) = panic {
             platform::resume(payload);
@@ -53,48 +59,41 @@ impl Call<'_> {
     }
 
     /// The list's part of an end.
-    pub(crate) fn end(&self, invalidation: &Invalidation, limit: u64, ending: Ending) {
-        self.walk(|entries, panic| {
-            for node in newest_first(entries) {
-                // SAFETY: `newest_first` yields nodes that this section keeps readable.
-                let heard = unsafe { node.as_ref() }.is_registered_by(limit);
-                let callbacks = callbacks(node);
-                if ending == Ending::Whole {
-                    // SAFETY: the table is that of the node.
-                    keep(panic, || unsafe { (callbacks.invalidate_range)(node, invalidation.range()) });
-                }
-                // CONTRACT C4.6: no end without its start.
-                if heard {
-                    // SAFETY: the table is that of the node.
-                    keep(panic, || unsafe { (callbacks.end)(node, invalidation) });
-                }
+    pub(crate) fn end(&self, parts: &[Part], limit: u64, ending: Ending, give_back: impl FnOnce()) {
+        let visit = |entries: Entries<'_>, panic: &mut Option<Payload>| {
+            for part in parts {
+                newest_first(entries)
+                    .for_each(|node| end_one(node, &part.invalidation, limit, ending, panic));
             }
-        });
+        };
+        self.walk(visit, give_back);
     }
 
     pub(crate) fn invalidate_range(&self, range: Range) {
-        self.walk(|entries, panic| {
+        let visit = |entries: Entries<'_>, panic: &mut Option<Payload>| {
             for node in newest_first(entries) {
                 let callback = callbacks(node).invalidate_range;
                 // SAFETY: the table is that of the node, which this section keeps readable.
                 keep(panic, || unsafe { callback(node, range) });
             }
-        });
+        };
+        self.walk(visit, || self.section.give_back());
     }
 
     pub(crate) fn change_pte(&self, address: Address, pte: Pte) {
-        self.walk(|entries, panic| {
+        let visit = |entries: Entries<'_>, panic: &mut Option<Payload>| {
             for node in newest_first(entries) {
                 let callback = callbacks(node).change_pte;
                 // SAFETY: the table is that of the node, which this section keeps readable.
                 keep(panic, || unsafe { callback(node, address, pte) });
             }
-        });
+        };
+        self.walk(visit, || self.section.give_back());
     }
 
     /// Asks everybody, or until the first yes (clause C5.6).
     pub(crate) fn young(&self, question: Young) -> bool {
-        self.walk(|entries, panic| {
+        let visit = |entries: Entries<'_>, panic: &mut Option<Payload>| {
             let mut young = false;
             for node in newest_first(entries) {
                 let callback = callbacks(node).young;
@@ -106,20 +105,22 @@ impl Call<'_> {
                 }
             }
             young
-        })
+        };
+        self.walk(visit, || self.section.give_back())
     }
 
     /// Releases everybody who was not released yet, newest first; a panic is kept for the caller.
     pub(crate) fn release_all(&self) -> Option<Payload> {
-        platform::catch(|| {
-            self.walk(|entries, panic| newest_first(entries).for_each(|node| release(node, panic)));
-        })
-        .err()
+        let visit = |entries: Entries<'_>, panic: &mut Option<Payload>| {
+            newest_first(entries).for_each(|node| release(node, panic));
+        };
+        platform::catch(|| self.walk(visit, || self.section.give_back())).err()
     }
 
     /// Releases one node, unless somebody else does or did.
     pub(crate) fn release_one(&self, node: NonNull<Node>) -> Option<Payload> {
-        platform::catch(|| self.walk(|_, panic| release(node, panic))).err()
+        let visit = |_: Entries<'_>, panic: &mut Option<Payload>| release(node, panic);
+        platform::catch(|| self.walk(visit, || self.section.give_back())).err()
     }
 }
 
@@ -131,8 +132,8 @@ pub(crate) fn ask<R>(space: &AddressSpaceRef, silent: R, ask: impl FnOnce(&Call<
         return silent;
     };
     platform::with_context(|context| {
-        let claim = subscriptions.book.claim(context);
-        ask(&Call { space, subscriptions, context, claim })
+        let section = subscriptions.book.claim(context);
+        ask(&Call { space, subscriptions, context, section })
     })
 }
 
@@ -143,6 +144,28 @@ fn release(node: NonNull<Node>, panic: &mut Option<Payload>) {
     if released.claim_release() {
         // SAFETY: the table is that of the node.
         keep(panic, || unsafe { (released.callbacks.release)(node) });
+    }
+}
+
+/// Calls what an end owes one node.
+fn end_one(
+    node: NonNull<Node>,
+    invalidation: &Invalidation,
+    limit: u64,
+    ending: Ending,
+    panic: &mut Option<Payload>,
+) {
+    // SAFETY: `newest_first` yields nodes that the walk's section keeps readable.
+    let heard = unsafe { node.as_ref() }.is_registered_by(limit);
+    let callbacks = callbacks(node);
+    if ending == Ending::Whole {
+        // SAFETY: the table is that of the node.
+        keep(panic, || unsafe { (callbacks.invalidate_range)(node, invalidation.range()) });
+    }
+    // CONTRACT C4.6: no end without its start.
+    if heard {
+        // SAFETY: the table is that of the node.
+        keep(panic, || unsafe { (callbacks.end)(node, invalidation) });
     }
 }
 
@@ -173,22 +196,42 @@ fn keep<R>(panic: &mut Option<Payload>, callback: impl FnOnce() -> R) -> Option<
 /// On a refusal or a panic `over` is called, then those who accepted get their end, in the same section.
 pub(crate) fn start(
     subscriptions: &Subscriptions,
-    claim: Claim<'_>,
-    invalidation: &Invalidation,
+    section: Claim<'_>,
+    parts: &[Part],
     over: impl FnOnce(),
 ) -> Result<u64, Failure> {
     if subscriptions.list.count() == 0 {
         return Ok(0);
     }
-    claim.enter_section(subscriptions.list.stamp());
+    section.enter_section(subscriptions.list.stamp());
     // CONTRACT C4.6: who registers from here on hears neither this start nor its end.
     let limit = subscriptions.list.limit();
     let entries = subscriptions.list.entries();
-    let walk = StartWalk { entries, limit, invalidation };
-    let mut failure = None;
-    walk.chunk(entries.len(), None, over, &mut failure);
-    subscriptions.leave_section(claim);
+    let failure = start_parts(entries, limit, parts, over);
+    subscriptions.leave_section(section);
     failure.map_or(Ok(limit), Err)
+}
+
+/// Calls the starts of one range after the other; a failure undoes all that were heard.
+fn start_parts(entries: Entries<'_>, limit: u64, parts: &[Part], over: impl FnOnce()) -> Option<Failure> {
+    let (mut failure, mut over) = (None, once(over));
+    for (heard, part) in parts.iter().enumerate() {
+        let walk = StartWalk { entries, limit, invalidation: &part.invalidation };
+        walk.chunk(entries.len(), None, &mut over, &mut failure);
+        if failure.is_none() {
+            continue;
+        }
+        let mut panic = None;
+        for part in &parts[..heard] {
+            newest_first(entries)
+                .for_each(|node| end_one(node, &part.invalidation, limit, Ending::OnlyEnd, &mut panic));
+        }
+        if let (Some(payload), Some(Failure::Refused)) = (panic, &failure) {
+            failure = Some(Failure::Panicked(payload));
+        }
+        break;
+    }
+    failure
 }
 
 struct StartWalk<'w> {
@@ -211,7 +254,7 @@ impl StartWalk<'_> {
         &self,
         top: usize,
         outer: Option<&Chunk<'_>>,
-        over: impl FnOnce(),
+        over: &mut dyn FnMut(),
         failure: &mut Option<Failure>,
     ) {
         let mut chunk = Chunk { top, bottom: top, refused: [0; CHUNK / 64], outer };
@@ -222,18 +265,12 @@ impl StartWalk<'_> {
         }
         if end > 0 && !matches!(failure, Some(Failure::Panicked(_))) {
             // Another stack frame notes the next positions.
-            return self.next_chunk(end, &chunk, over, failure);
+            return self.chunk(end, Some(&chunk), over, failure);
         }
         if failure.is_some() {
             over();
             self.ends(&chunk, failure);
         }
-    }
-
-    #[inline(never)]
-    fn next_chunk(&self, top: usize, outer: &Chunk<'_>, over: impl FnOnce(), failure: &mut Option<Failure>) {
-        let over: &mut dyn FnMut() = &mut once(over);
-        self.chunk(top, Some(outer), over, failure);
     }
 
     fn node(&self, place: usize) -> Option<NonNull<Node>> {
