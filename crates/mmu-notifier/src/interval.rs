@@ -48,6 +48,8 @@ mod tests;
 use alloc::sync::Arc;
 use core::fmt;
 
+#[cfg(test)]
+pub(crate) use node::Callbacks;
 pub(crate) use node::Node;
 pub use node::Sequence;
 pub use read::{ReadBegin, ReadToken};

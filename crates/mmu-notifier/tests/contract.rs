@@ -12,6 +12,7 @@ mod contract {
     mod c3_passes;
     mod c3_reads;
     mod c3_remove;
+    mod c3_replace;
     mod c4_grace;
     mod c4_list;
     mod c4_shared;
@@ -20,8 +21,10 @@ mod contract {
     mod c5_refusals;
     mod c7_allocation;
     mod c7_failures;
+    mod c7_no_memory;
     mod c8_exit;
     mod c8_inside;
+    mod c9_diagnostics;
     mod harness;
     mod probe;
     mod properties;

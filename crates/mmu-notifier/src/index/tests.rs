@@ -1,1 +1,164 @@
+//! The index against a plain list: what a search finds, in order, while entries come and go.
 
+#![expect(unsafe_code, reason = "nodes are inserted by hand")]
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+
+use super::{Batch, Index};
+use crate::address::Range;
+use crate::hazard::Book;
+use crate::interval::{Answer, Callbacks, Node};
+
+static CALLBACKS: Callbacks = Callbacks { invalidate: |_, _, _| Answer::Done, finish: |_, _| {} };
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+struct Fixture {
+    book: Book,
+    index: Index,
+    nodes: Vec<NonNull<Node>>,
+    random: Random,
+}
+
+impl Fixture {
+    fn new(seed: u64) -> Self {
+        let (book, index) = (Book::new(1), Index::new());
+        assert!(book.refill(0));
+        index.prepare().unwrap();
+        index.open();
+        Fixture { book, index, nodes: Vec::new(), random: Random(seed) }
+    }
+
+    fn insert(&mut self, range: Range) {
+        let node = NonNull::from(Box::leak(Box::new(Node::new(range, None, None, &CALLBACKS))));
+        // SAFETY: the node stays until it was removed; nobody searches beside it.
+        unsafe { self.index.insert(&self.book, node, &[]) }.unwrap();
+        self.nodes.push(node);
+    }
+
+    fn remove(&mut self, at: usize) {
+        let node = self.nodes.swap_remove(at);
+        // SAFETY: it was inserted and not removed.
+        unsafe { self.index.remove(node) };
+        // SAFETY: made by Box::leak, and no search is under way.
+        drop(unsafe { Box::from_raw(node.as_ptr()) });
+    }
+
+    /// A small range on a small space, a long one now and then.
+    fn range(&mut self, space: u64) -> Range {
+        let start = self.random.below(space);
+        let long = self.random.below(20) == 0;
+        let length = 1 + self.random.below(if long { space } else { 8 });
+        Range::from_len(start, length).unwrap()
+    }
+
+    /// Orders of all that overlap, as searched and as a plain list has them.
+    fn check(&self, range: Range) {
+        let (first, last) = (range.start().get(), range.last().get());
+        let (mut batch, mut after, mut found) = (Batch::new(), None, Vec::new());
+        loop {
+            batch.clear();
+            let complete = self.index.search((first, last), after, &mut batch);
+            // SAFETY: nodes are alive until they are removed.
+            found.extend(batch.as_slice().iter().map(|node| unsafe { (**node).bounds().0 }).zip(
+                // SAFETY: as above.
+                batch.as_slice().iter().map(|node| unsafe { (**node).order() }),
+            ));
+            if complete {
+                break;
+            }
+            after = found.last().copied();
+        }
+        let mut expected: Vec<(u64, u64)> = Vec::new();
+        for node in &self.nodes {
+            // SAFETY: as above.
+            let node = unsafe { node.as_ref() };
+            if node.bounds().0 <= last && node.bounds().1 >= first {
+                expected.push((node.bounds().0, node.order()));
+            }
+        }
+        expected.sort_unstable();
+        assert_eq!(found, expected, "what overlaps {range}");
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        while !self.nodes.is_empty() {
+            self.remove(self.nodes.len() - 1);
+        }
+    }
+}
+
+fn churn(seed: u64, space: u64, steps: u64, most: u64) {
+    let mut fixture = Fixture::new(seed);
+    for step in 0..steps {
+        let grows = (step / (2 * most)) % 2 == 0;
+        let inserts = fixture.random.below(10) < if grows { 8 } else { 2 };
+        if inserts || fixture.nodes.is_empty() {
+            let range = fixture.range(space);
+            fixture.insert(range);
+        } else {
+            let at = fixture.random.below(fixture.nodes.len() as u64) as usize;
+            fixture.remove(at);
+        }
+        let range = fixture.range(space);
+        fixture.check(range);
+    }
+    fixture.check(Range::ALL);
+}
+
+#[test]
+fn a_search_finds_what_overlaps_in_order() {
+    for seed in 1..=8 {
+        churn(seed * 0x9e37_79b9, 1_000, 3_000, 300);
+    }
+}
+
+#[test]
+fn equal_starts_over_many_leaves_keep_their_order() {
+    for seed in 1..=8 {
+        churn(seed * 0x51ed_2701, 4, 1_500, 300);
+    }
+}
+
+#[test]
+fn everything_removed_leaves_an_index_that_works() {
+    let mut fixture = Fixture::new(7);
+    for round in 0..3 {
+        for number in 0..5_000u64 {
+            fixture.insert(Range::from_len(number * 7 % 5_000 * 16, 16).unwrap());
+        }
+        assert_eq!(fixture.index.count(), 5_000);
+        fixture.check(Range::ALL);
+        while !fixture.nodes.is_empty() {
+            let at = fixture.random.below(fixture.nodes.len() as u64) as usize;
+            fixture.remove(at);
+        }
+        fixture.check(Range::ALL);
+        assert_eq!(fixture.index.count(), 0, "after round {round}");
+    }
+}
+
+#[test]
+fn the_top_of_the_space_is_reached() {
+    let mut fixture = Fixture::new(3);
+    for number in 0..200u64 {
+        fixture.insert(Range::from_len(u64::MAX - number, 1).unwrap());
+        fixture.insert(Range::to_top(number << 50));
+    }
+    fixture.check(Range::to_top(u64::MAX));
+    fixture.check(Range::from_len(u64::MAX - 100, 50).unwrap());
+    fixture.check(Range::from_len(0u64, 1).unwrap());
+}

@@ -209,19 +209,3 @@ fn c4_3_put_does_not_release() {
         log.expect(&["G free"]);
     });
 }
-
-#[test]
-#[ignore = "takes 2^32 references: minutes"]
-fn c4_3_a_reference_too_many_overflows() {
-    let log = Recorder::new();
-    let space = AddressSpace::new();
-    let probe = Probe::new("G", &log);
-    let first = get(&space, 1, &probe);
-    for _ in 1..u32::MAX {
-        std::mem::forget(get(&space, 1, &probe));
-    }
-    let refused = space.get::<Listed, ()>(1, |_| unreachable!("it is there"));
-    assert_eq!(refused.err(), Some(GetError::Overflow));
-    first.put();
-    assert!(space.get::<Listed, ()>(1, |_| unreachable!("it is there")).is_ok());
-}

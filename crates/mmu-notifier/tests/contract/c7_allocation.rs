@@ -14,6 +14,7 @@ struct Counting;
 thread_local! {
     static ALLOCATED: Cell<u64> = const { Cell::new(0) };
     static FREED: Cell<u64> = const { Cell::new(0) };
+    static FAILS_AFTER: Cell<u64> = const { Cell::new(u64::MAX) };
 }
 
 #[global_allocator]
@@ -23,6 +24,9 @@ static COUNTING: Counting = Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATED.set(ALLOCATED.get() + 1);
+        if ALLOCATED.get() > FAILS_AFTER.get() {
+            return std::ptr::null_mut();
+        }
         // SAFETY: the caller owes the same to us as we do here.
         unsafe { System.alloc(layout) }
     }
@@ -39,6 +43,14 @@ fn counted(call: impl FnOnce()) -> (u64, u64) {
     let before = (ALLOCATED.get(), FREED.get());
     call();
     (ALLOCATED.get() - before.0, FREED.get() - before.1)
+}
+
+/// Runs `call` on a machine that has memory for so many more allocations of this thread, and no more.
+pub(super) fn failing_from<R>(allowed: u64, call: impl FnOnce() -> R) -> R {
+    FAILS_AFTER.set(ALLOCATED.get() + allowed);
+    let result = call();
+    FAILS_AFTER.set(u64::MAX);
+    result
 }
 
 /// Answers without allocating.

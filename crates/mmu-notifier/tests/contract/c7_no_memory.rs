@@ -1,0 +1,142 @@
+//! C7.4: no memory at each allocation: the call fails, nothing is left behind, and the next one works.
+
+use mmu_notifier::interval::{Answer, InsertErrorKind, Options, ReplaceErrorKind, Subscription};
+use mmu_notifier::list::{GetError, RegisterErrorKind};
+use mmu_notifier::{AddressSpace, Batch, Invalidation, OutOfMemory, list};
+
+use super::c7_allocation::failing_from;
+use super::harness::{range, within};
+
+fn done(_: &Invalidation) -> Answer {
+    Answer::Done
+}
+
+struct Listed;
+
+impl list::Notifier for Listed {}
+
+/// Lets the first, second, third ... allocation of `call` and all behind it fail, until it succeeds.
+fn each_allocation<T, E>(mut call: impl FnMut() -> Result<T, E>, mut failed: impl FnMut(E)) -> T {
+    for allowed in 0..10_000 {
+        match failing_from(allowed, &mut call) {
+            Ok(result) => return result,
+            Err(error) => failed(error),
+        }
+    }
+    panic!("it never succeeds");
+}
+
+#[test]
+fn c7_4_no_memory_for_a_space() {
+    within(|| {
+        let mut failures = 0;
+        let space = each_allocation(
+            || AddressSpace::builder().build(),
+            |error| {
+                assert_eq!(error, OutOfMemory);
+                failures += 1;
+            },
+        );
+        assert!(failures > 0 && !space.has_notifiers());
+    });
+}
+
+#[test]
+fn c7_4_no_memory_for_an_insert() {
+    within(|| {
+        let space = AddressSpace::new();
+        let mut failures = 0;
+        let mut insert = |space: &AddressSpace, number: u64| {
+            each_allocation(
+                || space.insert(range(number, number + 1), done as fn(&Invalidation) -> Answer),
+                |error| {
+                    assert_eq!(error.cause, InsertErrorKind::OutOfMemory);
+                    assert_eq!(space.stats().intervals, number, "nothing is left behind");
+                    failures += 1;
+                },
+            )
+        };
+        // Enough for leaves to split and for the root to grow twice.
+        let subscriptions: Vec<_> = (0..2_000).map(|number| insert(&space, number)).collect();
+        assert!(failures > 2_000);
+        assert_eq!(space.stats().intervals, 2_000);
+        space.invalidate(range(0, 2_000), || {});
+        assert_eq!(space.stats().hits, 2_000);
+        drop(subscriptions);
+    });
+}
+
+#[test]
+fn c7_4_no_memory_for_the_list() {
+    within(|| {
+        let space = AddressSpace::new();
+        let mut failures = 0;
+        let registrations: Vec<_> = (0..100)
+            .map(|count| {
+                each_allocation(
+                    || space.register(Listed),
+                    |error| {
+                        assert_eq!(error.cause, RegisterErrorKind::OutOfMemory);
+                        assert_eq!(space.stats().list, count, "nothing is left behind");
+                        failures += 1;
+                    },
+                )
+            })
+            .collect();
+        let shared = each_allocation(
+            || space.get::<Listed, ()>(1, |_| Ok(Listed)),
+            |error| {
+                assert_eq!(error, GetError::OutOfMemory);
+                failures += 1;
+            },
+        );
+        assert!(failures > 100);
+        assert_eq!(space.stats().list, 101);
+        drop((shared, registrations));
+        let other = AddressSpace::new();
+        each_allocation(
+            || other.register_nobody(),
+            |error| assert_eq!(error, RegisterErrorKind::OutOfMemory),
+        );
+    });
+}
+
+#[test]
+fn c7_4_no_memory_for_a_replacement_or_a_batch() {
+    within(|| {
+        let space = AddressSpace::new();
+        let mut watch = Some(space.insert(range(0, 16), done as fn(&Invalidation) -> Answer).unwrap());
+        let mut failures = 0;
+        let resized = each_allocation(
+            || {
+                let old: Subscription<fn(&Invalidation) -> Answer> = watch.take().unwrap();
+                old.resize(range(0, 32)).map_err(|error| {
+                    assert_eq!(error.cause, ReplaceErrorKind::OutOfMemory);
+                    watch = Some(error.subscriptions);
+                })
+            },
+            |()| failures += 1,
+        );
+        let mut olds = Some(vec![resized]);
+        let whole = each_allocation(
+            || {
+                let options = Options::new();
+                let notifier = done as fn(&Invalidation) -> Answer;
+                Subscription::replace(olds.take().unwrap(), &space, range(0, 64), options, notifier).map_err(
+                    |error| {
+                        assert_eq!(error.cause, ReplaceErrorKind::OutOfMemory);
+                        olds = Some(error.subscriptions.0);
+                    },
+                )
+            },
+            |()| failures += 1,
+        );
+        assert!(failures >= 2);
+        space.invalidate(range(63, 64), || {});
+        assert_eq!(space.stats().hits, 1);
+        let mut batch = Batch::new(&space);
+        each_allocation(|| batch.push(range(0, 1)), |error| assert_eq!(error, OutOfMemory));
+        assert_eq!(batch.len(), 1);
+        drop(whole);
+    });
+}
