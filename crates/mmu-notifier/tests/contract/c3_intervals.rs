@@ -75,7 +75,7 @@ fn c3_3_a_space_without_users_is_gone_and_gives_the_notifier_back() {
         let holder = space.downgrade();
         drop(space);
         let probe = Probe::new("S", &log);
-        let refused = holder.insert(range(1, 2), probe.clone()).err().expect("no user is left");
+        let refused = holder.insert(range(1, 2), probe.clone()).expect_err("no user is left");
         assert_eq!(refused.cause, InsertErrorKind::Gone);
         assert!(Arc::ptr_eq(&refused.notifier, &probe));
         drop(refused);

@@ -32,7 +32,7 @@ fn c4_1_a_space_without_users_is_gone_and_gives_the_notifier_back() {
         let holder = space.downgrade();
         drop(space);
         let probe = Probe::new("N", &log);
-        let refused = holder.register(Listed::new(&probe)).err().expect("no user is left");
+        let refused = holder.register(Listed::new(&probe)).expect_err("no user is left");
         assert_eq!(refused.cause, RegisterErrorKind::Gone);
         assert!(Arc::ptr_eq(refused.notifier.probe(), &probe));
         assert_eq!(holder.register_nobody(), Err(RegisterErrorKind::Gone));
@@ -78,7 +78,7 @@ fn c4_1_an_error_of_lock_all_is_passed_on_and_nothing_is_left_behind() {
         let space = AddressSpace::builder().primary(locks.clone()).build().expect("a space");
         locks.refuse.store(true, Ordering::SeqCst);
         let probe = Probe::new("N", &log);
-        let refused = space.register(Listed::freed(&probe)).err().expect("it is refused");
+        let refused = space.register(Listed::freed(&probe)).expect_err("it is refused");
         assert_eq!(refused.cause, RegisterErrorKind::LockAll(INTERRUPTED));
         log.expect(&[]);
         drop(refused);
@@ -87,7 +87,7 @@ fn c4_1_an_error_of_lock_all_is_passed_on_and_nothing_is_left_behind() {
         assert_eq!(got.err(), Some(GetError::LockAll(INTERRUPTED)));
         log.expect(&["N free"]);
         assert_eq!(space.register_nobody(), Err(RegisterErrorKind::LockAll(INTERRUPTED)));
-        let inserted = space.insert(range(1, 2), probe.clone()).err().expect("the first of its space");
+        let inserted = space.insert(range(1, 2), probe.clone()).expect_err("the first of its space");
         assert_eq!(inserted.cause, InsertErrorKind::LockAll(INTERRUPTED));
         drop(inserted);
         assert_eq!(Arc::strong_count(&probe), 1);
