@@ -110,14 +110,22 @@ struct Active {
     part: Part,
     started: Started,
     ending: Ending,
-    deferred: Vec<Box<dyn Any + Send>>,
+    /// What is to be dropped behind the end; most guards have nothing.
+    deferred: Option<Box<Deferred>>,
 }
 
+/// Values that are dropped in the order in which they came.
+type Deferred = Vec<Box<dyn Any + Send>>;
+
 impl Active {
+    #[inline]
     fn end(&mut self, space: &AddressSpaceRef) {
+        // CONTRACT C6.3: what is deferred is a field, so it is dropped strictly after this.
         start::end(space.space(), &self.started, slice::from_mut(&mut self.part), self.ending);
-        // CONTRACT C6.3: strictly after the end.
-        self.deferred.clear();
+    }
+
+    fn defer_drop(&mut self, value: Box<dyn Any + Send>) {
+        self.deferred.get_or_insert_default().push(value);
     }
 }
 
@@ -135,7 +143,7 @@ impl<'s> ActiveInvalidation<'s> {
     fn new(space: &'s AddressSpaceRef, part: Part, started: Started) -> Self {
         ActiveInvalidation {
             space,
-            active: Active { part, started, ending: Ending::Whole, deferred: Vec::new() },
+            active: Active { part, started, ending: Ending::Whole, deferred: None },
         }
     }
 
@@ -161,7 +169,7 @@ impl<'s> ActiveInvalidation<'s> {
     /// # Context
     /// Allocates.
     pub fn defer_drop<T: Send + 'static>(&mut self, value: T) {
-        self.active.deferred.push(Box::new(value));
+        self.active.defer_drop(Box::new(value));
     }
 
     fn into_owned(self) -> OwnedActiveInvalidation {
@@ -224,7 +232,7 @@ impl OwnedActiveInvalidation {
     /// # Context
     /// Allocates.
     pub fn defer_drop<T: Send + 'static>(&mut self, value: T) {
-        self.active.deferred.push(Box::new(value));
+        self.active.defer_drop(Box::new(value));
     }
 }
 

@@ -93,6 +93,16 @@ impl Part {
         }
     }
 
+    /// Forgets a claim that is not this part's any more.
+    #[cold]
+    fn has_no_start(&mut self, started: &Started) {
+        self.claim = Held::Nothing;
+        // CONTRACT C7.3: what was begun before a fork, by another thread, is over without a word.
+        if started.forks == crate::fork::count() {
+            diagnostics::report(Rule::EndWithoutStart, "invalidate_end", None);
+        }
+    }
+
     /// Says whether it stands at this hazard.
     pub(crate) fn is_at(&self, hazard: &Hazard) -> bool {
         matches!(self.claim, Held::One(own) if ptr::eq(own, hazard))
@@ -181,15 +191,13 @@ impl<'c> Calls<'c> {
         let bounds = part.invalidation.range().bounds();
         part.identity = claim.publish(bounds, owner, subscriptions.index.epoch());
         // CONTRACT C3.3: who is inserted from here on is busy for this invalidation, and not called.
-        let limit = subscriptions.index.limit();
-        let mut batch = Batch::new();
-        let complete = subscriptions.index.search(bounds, None, &mut batch);
+        let mut hits = Hits { limit: subscriptions.index.limit(), batch: Batch::new(), complete: true };
+        hits.complete = subscriptions.index.search(bounds, None, &mut hits.batch);
         claim.unpin();
-        if batch.as_slice().is_empty() && nobody {
+        if hits.batch.as_slice().is_empty() && nobody {
             subscriptions.ring(claim.activate(part.identity));
             return Ok(Started::new(0));
         }
-        let mut hits = Hits { limit, batch, complete };
         self.run(slice::from_mut(part), Some(&mut hits))
     }
 
@@ -253,7 +261,8 @@ impl<'c> Calls<'c> {
 
     /// Calls the intervals that are hit: then the invalidation is active, or over if one refused or panicked.
     fn call_intervals(self, parts: &[Part], hits: &mut Hits) -> Result<(), Failure> {
-        let mut pass = Pass::new(self.subscriptions, hits.limit);
+        let mut begun = Begun::new();
+        let mut pass = Pass::new(self.subscriptions, hits.limit, &mut begun);
         for part in parts {
             if let Some(claim) = part.claim(self.subscriptions).filter(|_| pass.failure.is_none()) {
                 pass.call(claim, part, hits);
@@ -350,14 +359,14 @@ pub(crate) fn kind_of(invalidation: &Invalidation, blockable: Kind, not: Kind) -
 struct Pass<'p> {
     subscriptions: &'p Subscriptions,
     limit: u64,
-    begun: Begun,
+    begun: &'p mut Begun,
     hits: u64,
     failure: Option<Failure>,
 }
 
 impl<'p> Pass<'p> {
-    fn new(subscriptions: &'p Subscriptions, limit: u64) -> Self {
-        Pass { subscriptions, limit, begun: Begun::new(), hits: 0, failure: None }
+    fn new(subscriptions: &'p Subscriptions, limit: u64, begun: &'p mut Begun) -> Self {
+        Pass { subscriptions, limit, begun, hits: 0, failure: None }
     }
 
     /// Calls everybody in one range, until somebody refuses or panics. What `hits` holds was found already.
@@ -465,11 +474,8 @@ fn end_watched(
         let Some(claim) = part.claim(subscriptions) else { continue };
         if claim.is_active(part.identity) && !is_of_a_parent(started, claim) {
             subscriptions.ring(claim.retire(part.identity));
-            continue;
-        }
-        part.claim = Held::Nothing;
-        if started.forks == crate::fork::count() {
-            diagnostics::report(Rule::EndWithoutStart, "invalidate_end", None);
+        } else {
+            part.has_no_start(started);
         }
     }
     let parts = &*parts;
