@@ -141,10 +141,7 @@ pub struct ActiveInvalidation<'s> {
 impl<'s> ActiveInvalidation<'s> {
     #[inline]
     fn new(space: &'s AddressSpaceRef, part: Part, started: Started) -> Self {
-        ActiveInvalidation {
-            space,
-            active: Active { part, started, ending: Ending::Whole, deferred: None },
-        }
+        ActiveInvalidation { space, active: Active { part, started, ending: Ending::Whole, deferred: None } }
     }
 
     /// Ends the invalidation.

@@ -10,6 +10,8 @@ use core::fmt;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::frame::Kind;
+use crate::interval::Node;
+use crate::scan::{Own, Scan, Wanted};
 use crate::subscriptions::Subscriptions;
 
 /// Whether the checks that cost something are made.
@@ -33,6 +35,12 @@ pub enum Rule {
     NotLocked,
     /// A start after the last user has gone and the exit is over.
     StartAfterExit,
+    /// An interval or a listener was given to a space that is in one already.
+    InsertedTwice,
+    /// A call on an interval or a listener that is in no space: never inserted, or removed already.
+    NotInserted,
+    /// The memory of an interval or a listener went while it was in a space.
+    FreedInserted,
     /// The last holder went while an invalidation was active: a guard was forgotten.
     GuardLeaked,
 }
@@ -49,6 +57,9 @@ impl Rule {
             }
             Rule::NotLocked => "a locked call needs the guard of the map lock of the same space",
             Rule::StartAfterExit => "nothing is left to invalidate after the exit",
+            Rule::InsertedTwice => "one that is in a space must be removed before it is inserted again",
+            Rule::NotInserted => "one that is in no space cannot be used: insert it first, remove it once",
+            Rule::FreedInserted => "one that is in a space must be removed before its memory goes",
             Rule::GuardLeaked => "an invalidation guard must not be forgotten",
         }
     }
@@ -120,6 +131,14 @@ pub(crate) fn would_wait_in_walk(
 ) {
     if ENABLED && subscriptions.innermost().is_some() {
         report(Rule::WaitInCallback, call, subscriber);
+    }
+}
+
+/// Checks a remove of memory that its caller may free, within a call of its own thread that may have it in hand.
+pub(crate) fn removed_in_own_call(subscriptions: &Subscriptions, node: &Node) {
+    let wanted = Wanted::Called { bounds: node.bounds(), own: Own::Awaited };
+    if Scan::new(&subscriptions.book, subscriptions.id, wanted).advance(&subscriptions.book).is_some() {
+        report(Rule::WaitInCallback, "remove", node.label());
     }
 }
 

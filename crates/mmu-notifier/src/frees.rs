@@ -81,8 +81,8 @@ pub(crate) fn begin(ticket: &Ticket, space: &AddressSpaceRef) {
     });
 }
 
-/// Says that it has run; the caller rings the bell of the space.
-pub(crate) fn end(ticket: &Ticket) {
+/// Says that it has run, and tells who waits in [`synchronize`]. The caller holds the space.
+pub(crate) fn end(ticket: &Ticket, space: &Space) {
     FREES.with(|tickets| {
         let (previous, next) = (ticket.previous.get(), ticket.next.get());
         // SAFETY: tickets in the list belong to nodes that are not freed yet.
@@ -94,6 +94,31 @@ pub(crate) fn end(ticket: &Ticket) {
         match unsafe { next.as_ref() } {
             Some(next) => next.previous.set(previous),
             None => tickets.last = previous,
+        }
+    });
+    if let Some(subscriptions) = space.subscriptions().filter(|subscriptions| subscriptions.freed.is_heard())
+    {
+        subscriptions.freed.ring();
+    }
+}
+
+/// Puts `to` in the place of `from`, whose node is about to be given back to its user by its free.
+pub(crate) fn move_on(from: &Ticket, to: &Ticket) {
+    FREES.with(|tickets| {
+        let (previous, next) = (from.previous.get(), from.next.get());
+        to.number.set(from.number.get());
+        to.space.set(from.space.get());
+        to.previous.set(previous);
+        to.next.set(next);
+        // SAFETY: tickets in the list belong to nodes that are not freed yet.
+        match unsafe { previous.as_ref() } {
+            Some(previous) => previous.next.set(to),
+            None => tickets.first = to,
+        }
+        // SAFETY: as above.
+        match unsafe { next.as_ref() } {
+            Some(next) => next.previous.set(to),
+            None => tickets.last = to,
         }
     });
 }

@@ -40,6 +40,7 @@
 
 mod node;
 mod read;
+pub(crate) mod removal;
 mod subscription;
 
 #[cfg(test)]
@@ -48,10 +49,8 @@ mod tests;
 use alloc::sync::Arc;
 use core::fmt;
 
-#[cfg(test)]
-pub(crate) use node::Callbacks;
-pub(crate) use node::Node;
 pub use node::Sequence;
+pub(crate) use node::{Callbacks, Node};
 pub use read::{ReadBegin, ReadToken};
 pub use subscription::{NotReplaced, ReplaceError, ReplaceErrorKind, Subscription};
 

@@ -41,6 +41,7 @@ mod hazard;
 mod hung;
 mod index;
 pub mod interval;
+pub mod intrusive;
 mod invalidation;
 pub mod list;
 mod map_lock;

@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "records are shared with walks through raw pointers")]
 
 mod array;
+pub(crate) mod leave;
 mod node;
 mod registration;
 pub(crate) mod walk;
@@ -17,7 +18,7 @@ use alloc::sync::Arc;
 use core::fmt;
 
 pub(crate) use array::{List, Lookup, Refused};
-pub(crate) use node::{Node, Young};
+pub(crate) use node::{Callbacks, Key, Node, Young};
 pub use registration::{Registration, Shared};
 
 use crate::address::{Address, Range};

@@ -353,14 +353,32 @@ impl AddressSpaceRef {
         options: Options,
         notifier: N,
     ) -> Result<Subscription<N>, InsertError<N>> {
-        if self.space().subscriptions().is_some_and(|subscriptions| subscriptions.index.is_open()) {
-            return self.insert_ready(range, options, notifier);
+        match self.ready_to_insert() {
+            Ok(subscriptions) => Subscription::insert(self, subscriptions, range, options, notifier),
+            Err(cause) => Err(InsertError { cause, notifier }),
         }
+    }
+
+    /// Makes the interval side ready for one more, under the map lock if it is the first.
+    pub(crate) fn ready_to_insert(&self) -> Result<&Subscriptions, InsertErrorKind> {
         if !self.has_users() {
-            return Err(InsertError { cause: InsertErrorKind::Gone, notifier });
+            return Err(InsertErrorKind::Gone);
         }
-        let lock = self.map_lock();
-        self.insert_locked(&lock, range, options, notifier)
+        match self.space().subscriptions().filter(|subscriptions| subscriptions.index.is_open()) {
+            None => {
+                let _lock = self.map_lock();
+                Ok(self.space().ready_for_intervals()?)
+            }
+            Some(subscriptions) => {
+                subscriptions.may_sleep();
+                subscriptions.book.refill(0).then_some(subscriptions).ok_or(InsertErrorKind::OutOfMemory)
+            }
+        }
+    }
+
+    /// What subscribers need; for those who are one.
+    pub(crate) fn watched(&self) -> &Subscriptions {
+        self.space().subscriptions().expect("a space with a subscriber is watched for good")
     }
 
     /// Inserts a subscription under the map lock.
@@ -379,26 +397,9 @@ impl AddressSpaceRef {
     ) -> Result<Subscription<N>, InsertError<N>> {
         self.space().check_lock(lock, "insert_locked");
         match self.space().ready_for_intervals() {
-            Ok(_) => self.insert_ready(range, options, notifier),
+            Ok(subscriptions) => Subscription::insert(self, subscriptions, range, options, notifier),
             Err(cause) => Err(InsertError { cause: cause.into(), notifier }),
         }
-    }
-
-    fn insert_ready<N: interval::Notifier>(
-        &self,
-        range: Range,
-        options: Options,
-        notifier: N,
-    ) -> Result<Subscription<N>, InsertError<N>> {
-        let subscriptions = self.space().subscriptions().expect("the space is ready for intervals");
-        if !self.has_users() {
-            return Err(InsertError { cause: InsertErrorKind::Gone, notifier });
-        }
-        subscriptions.may_sleep();
-        if !subscriptions.book.refill(0) {
-            return Err(InsertError { cause: InsertErrorKind::OutOfMemory, notifier });
-        }
-        Subscription::insert(self, subscriptions, range, options, notifier)
     }
 
     /// Registers a subscriber to all of the space (`mmu_notifier_register`).

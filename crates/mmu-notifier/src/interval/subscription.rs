@@ -18,12 +18,13 @@ use core::ops::Deref;
 use core::ptr::{self, NonNull};
 
 use super::node::{Callbacks, Node};
+use super::removal::{wait_for_callers, withdraw};
 use super::{Answer, InsertError, InsertErrorKind, Notifier, Options, Sequence};
 use crate::address::Range;
 use crate::diagnostics;
 use crate::hung::{Hung, When};
 use crate::invalidation::{Invalidation, Owner};
-use crate::scan::{Own, Scan, Wanted};
+use crate::scan::{Own, Wanted};
 use crate::space::AddressSpaceRef;
 use crate::subscriptions::Subscriptions;
 use crate::sync::full_fence;
@@ -144,8 +145,7 @@ impl<N: Notifier> Subscription<N> {
     }
 
     pub(super) fn subscriptions(&self) -> &Subscriptions {
-        let subscriptions = self.root().space.space().subscriptions();
-        subscriptions.expect("a space with a subscription is watched for good")
+        self.root().space.watched()
     }
 
     /// The range that it watches.
@@ -297,24 +297,6 @@ unsafe fn free_hung<N: Notifier>(hung: NonNull<Hung>) {
     let first = unsafe { NonNull::new_unchecked(first) };
     // SAFETY: no start knows the records any more.
     unsafe { free_records(record, first) };
-}
-
-/// Takes a node out of the index and silences it; behind it stands a full fence.
-fn withdraw(subscriptions: &Subscriptions, node: NonNull<Node>) {
-    // SAFETY: the node is in the index, and nobody else removes it: the caller owns the subscription.
-    unsafe { subscriptions.index.remove(node) };
-    // SAFETY: the node is readable until its owner frees it.
-    unsafe { node.as_ref() }.withdraw();
-    // ORDERING: withdrawn, F, scan; against publication, F, search of a start.
-    full_fence();
-}
-
-/// Waits for starts of other threads that overlap and are calling.
-fn wait_for_callers(subscriptions: &Subscriptions, node: NonNull<Node>) {
-    // SAFETY: the node is readable until its owner frees it.
-    let bounds = unsafe { node.as_ref() }.bounds();
-    let wanted = Wanted::Called { bounds, own: Own::Skipped };
-    Scan::new(&subscriptions.book, subscriptions.id, wanted).wait(subscriptions, None);
 }
 
 /// Puts `node` in the place of `olds`, and removes those.

@@ -1,14 +1,6 @@
 //! The owned registrations: a node and its notifier in one allocation.
 //!
-//! # Unregister
-//! Release, unless the exit has it (its section is waited for like any walk); off the list; a grace period.
-//! Within a walk of the own thread that walk is not waited for: a hung node frees the memory behind it.
-//!
-//! # Put
-//! The last put takes the notifier off the list and hangs its node up until the walks of that moment are over;
-//! then the notifier is dropped: that is its free. If nothing runs, put does it itself; else who ends the last
-//! of those walks, outside its section; in a space that leaves such work, the next call that may sleep, and
-//! [`synchronize`](crate::synchronize) at the latest.
+//! How they leave the list is told in [`leave`](super::leave); here is what becomes of their memory.
 
 use alloc::boxed::Box;
 use core::any::TypeId;
@@ -17,18 +9,16 @@ use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
+use super::leave;
 use super::node::{Callbacks, Key, Node, Young};
-use super::walk::Call;
 use super::{GetError, Lookup, Notifier, RegisterError, RegisterErrorKind, WouldBlock};
-use crate::diagnostics;
 use crate::frees;
 use crate::hung::{Finish, Hung, When};
 use crate::invalidation::Invalidation;
 use crate::map_lock::MapLockGuard;
-use crate::platform::{self, with_context};
-use crate::scan::{Own, Scan, Wanted};
+use crate::platform;
+use crate::scan::{Own, Wanted};
 use crate::space::AddressSpaceRef;
-use crate::subscriptions::Subscriptions;
 
 /// # Invariants
 /// `node` is the first field: its address is that of the record. Dropped: the notifier, then the space.
@@ -145,83 +135,43 @@ impl<N: Notifier> Drop for Registration<N> {
     fn drop(&mut self) {
         let record = self.record();
         let space = record.space.space();
-        let subscriptions = space.subscriptions().expect("a space with a registration is watched for good");
-        diagnostics::may_sleep(subscriptions, "unregister", record.node.label());
-        // CONTRACT C8.2: once, by whoever comes first.
-        let panic = with_context(|context| {
-            let section = subscriptions.book.claim(context);
-            Call { space, subscriptions, context, section }.release_one(self.record.cast())
-        });
-        subscriptions.list.take_off(&record.node);
-        let stamp = subscriptions.list.new_grace();
-        let others = Wanted::Walked { stamp, own: Own::Skipped };
-        Scan::new(&subscriptions.book, subscriptions.id, others).wait(subscriptions, None);
+        let subscriptions = record.space.watched();
+        let left = leave::unregister(space, subscriptions, self.record.cast());
         if subscriptions.innermost().is_some() {
-            let wanted = Wanted::Walked { stamp, own: Own::Awaited };
+            let wanted = Wanted::Walked { stamp: left.stamp, own: Own::Awaited };
             let how = (free_unregistered::<N> as Finish, When::MayBeLeft);
             // SAFETY: off the list, behind a full fence, and alive until free_unregistered; it holds its space.
-            unsafe { hang(subscriptions, self.record, wanted, how) };
+            unsafe { leave::hang(subscriptions, self.record.cast(), wanted, how) };
         } else {
-            subscriptions.list.reclaim(&subscriptions.book, subscriptions.id);
-            subscriptions.may_sleep();
             // SAFETY: off the list, and every walk that may have found it is over.
             drop(unsafe { Box::from_raw(self.record.as_ptr()) });
         }
-        if let Some(payload) = panic {
+        if let Some(payload) = left.panic {
             platform::resume(payload);
         }
     }
-}
-
-/// Hangs a record up until `wanted` is over.
-///
-/// # Safety
-/// As for [`Hooks::hang`](crate::hung::Hooks::hang); the record holds the space.
-unsafe fn hang<N>(
-    subscriptions: &Subscriptions,
-    record: NonNull<Record<N>>,
-    wanted: Wanted,
-    how: (Finish, When),
-) {
-    let hung = record.as_ptr().cast::<u8>().wrapping_add(core::mem::offset_of!(Node, hung));
-    // SAFETY: the hung node lies in the record, so its address is not null.
-    let hung = unsafe { NonNull::new_unchecked(hung.cast()) };
-    // SAFETY: as promised by the caller.
-    unsafe { subscriptions.hooks.hang(&subscriptions.book, subscriptions.id, hung, wanted, how) };
-}
-
-/// The record that a hung node is part of.
-fn record_of<N>(hung: NonNull<Hung>) -> NonNull<Record<N>> {
-    let node = hung.as_ptr().cast::<u8>().wrapping_sub(core::mem::offset_of!(Node, hung));
-    // SAFETY: the node before it lies in the same allocation, so its address is not null.
-    unsafe { NonNull::new_unchecked(node.cast()) }
 }
 
 /// # Safety
 /// The hung node is that of an unregistered `Record<N>` that no walk knows any more.
 unsafe fn free_unregistered<N: Notifier>(hung: NonNull<Hung>) {
     // SAFETY: as promised by the caller.
-    drop(unsafe { Box::from_raw(record_of::<N>(hung).as_ptr()) });
+    drop(unsafe { Box::from_raw(leave::node_of(hung).cast::<Record<N>>().as_ptr()) });
 }
 
 /// # Safety
 /// The hung node is that of a `Record<N>` that was put for the last time and that no walk knows any more.
 unsafe fn free_put<N: Notifier>(hung: NonNull<Hung>) {
     // SAFETY: as promised by the caller; its fields are dropped one by one here.
-    let record = unsafe { Box::from_raw(record_of::<N>(hung).as_ptr().cast::<ManuallyDrop<Record<N>>>()) };
-    let mut record = record;
+    let mut record =
+        unsafe { Box::from_raw(leave::node_of(hung).cast::<ManuallyDrop<Record<N>>>().as_ptr()) };
     // The ticket ends, and the space is let go, also if the notifier's drop panics.
     // SAFETY: the notifier is not used again.
     let result = platform::catch(|| unsafe { core::ptr::drop_in_place(&raw mut record.notifier) });
     // SAFETY: the space is read out once, and the record's own field is not dropped.
     let space = unsafe { core::ptr::read(&raw const record.space) };
-    frees::end(&record.node.ticket);
+    frees::end(&record.node.ticket, space.space());
     drop(record);
-    if let Some(subscriptions) = space.space().subscriptions() {
-        if subscriptions.freed.is_heard() {
-            subscriptions.freed.ring();
-        }
-    }
     drop(space);
     if let Err(payload) = result {
         platform::resume(payload);
@@ -313,17 +263,11 @@ impl<N: Notifier> Shared<N> {
 impl<N: Notifier> Drop for Shared<N> {
     fn drop(&mut self) {
         let record = self.record();
-        let space = record.space.space();
-        let subscriptions = space.subscriptions().expect("a space with a registration is watched for good");
-        if !subscriptions.list.put(&record.node) {
-            return;
+        let subscriptions = record.space.watched();
+        if subscriptions.list.put(&record.node) {
+            // SAFETY: the last reference is gone, and the record is alive until free_put; it holds its space.
+            unsafe { leave::put(&record.space, subscriptions, self.record.cast(), free_put::<N>) };
         }
-        frees::begin(&record.node.ticket, &record.space);
-        let stamp = subscriptions.list.new_grace();
-        let wanted = Wanted::Walked { stamp, own: Own::Awaited };
-        let how = (free_put::<N> as Finish, When::MayBeLeft);
-        // SAFETY: off the list, behind a full fence, and alive until free_put; it holds its space.
-        unsafe { hang(subscriptions, self.record, wanted, how) };
     }
 }
 

@@ -1,0 +1,238 @@
+//! An interval subscription in its user's memory.
+
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::marker::PhantomPinned;
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+
+use crate::address::Range;
+use crate::diagnostics::{self, Rule};
+use crate::interval::{Answer, Callbacks, InsertErrorKind, Node, Options, Sequence, removal};
+use crate::invalidation::Invalidation;
+use crate::space::AddressSpaceRef;
+use crate::subscriptions::Subscriptions;
+use crate::sync::{AtomicU32, Ordering};
+
+/// What an [`Interval`] calls.
+#[derive(Clone, Copy, Debug)]
+pub struct IntervalCallbacks {
+    /// Drops the translations in the range; see
+    /// [`interval::Notifier::invalidate`](crate::interval::Notifier::invalidate).
+    ///
+    /// # Safety
+    /// The library calls it with an interval that was inserted with this table and is not removed yet.
+    pub invalidate: unsafe fn(NonNull<Interval>, &Invalidation, Sequence) -> Answer,
+    /// Completes what `invalidate` answered [`Answer::Begun`] to.
+    ///
+    /// # Safety
+    /// As for `invalidate`.
+    pub finish: unsafe fn(NonNull<Interval>, &Invalidation),
+}
+
+const OUT: u32 = 0;
+const BUSY: u32 = 1;
+const IN: u32 = 2;
+
+/// An interval subscription to be embedded in its user's structure.
+///
+/// # Invariants
+/// `node` is the first field, and is initialised while `state` is IN; `space` is the holder that it has then.
+#[repr(C)]
+pub struct Interval {
+    node: UnsafeCell<MaybeUninit<Node>>,
+    callbacks: &'static IntervalCallbacks,
+    space: UnsafeCell<Option<AddressSpaceRef>>,
+    state: AtomicU32,
+    _pinned: PhantomPinned,
+}
+
+// SAFETY: `node` and `space` change only by who moved `state` to BUSY; the node is meant to be shared.
+unsafe impl Sync for Interval {}
+// SAFETY: nothing in it belongs to a thread.
+unsafe impl Send for Interval {}
+
+static CALLBACKS: Callbacks = Callbacks { invalidate, finish };
+
+/// # Safety
+/// The node is that of an inserted [`Interval`].
+unsafe fn invalidate(node: NonNull<Node>, what: &Invalidation, seq: Sequence) -> Answer {
+    let interval = node.cast::<Interval>();
+    // SAFETY: it is not freed before its removal has waited for this start.
+    let callback = unsafe { (*interval.as_ptr()).callbacks }.invalidate;
+    // SAFETY: the table is the one that the interval was made with.
+    unsafe { callback(interval, what, seq) }
+}
+
+/// # Safety
+/// As for [`invalidate`].
+unsafe fn finish(node: NonNull<Node>, what: &Invalidation) {
+    let interval = node.cast::<Interval>();
+    // SAFETY: it is not freed before its removal has waited for this start.
+    let callback = unsafe { (*interval.as_ptr()).callbacks }.finish;
+    // SAFETY: the table is the one that the interval was made with.
+    unsafe { callback(interval, what) }
+}
+
+impl Interval {
+    /// Makes one that is in no space.
+    pub const fn new(callbacks: &'static IntervalCallbacks) -> Self {
+        Interval {
+            node: UnsafeCell::new(MaybeUninit::uninit()),
+            callbacks,
+            space: UnsafeCell::new(None),
+            state: AtomicU32::new(OUT),
+            _pinned: PhantomPinned,
+        }
+    }
+
+    /// Inserts it into a space (`mmu_interval_notifier_insert`).
+    ///
+    /// # Errors
+    /// As [`AddressSpaceRef::insert`]; it is then as if never touched. One that is inserted already is diagnosed
+    /// and counts as gone.
+    ///
+    /// # Safety
+    /// - `this` points to an `Interval`, through a pointer that may also be used for what its callbacks reach.
+    /// - It is not moved, freed or overwritten until [`remove`](Self::remove) has returned.
+    ///
+    /// # Context
+    /// As [`AddressSpaceRef::insert`].
+    pub unsafe fn insert(
+        this: NonNull<Interval>,
+        space: &AddressSpaceRef,
+        range: Range,
+        options: Options,
+    ) -> Result<(), InsertErrorKind> {
+        // SAFETY: as promised by the caller.
+        let interval = unsafe { this.as_ref() };
+        let free = interval.state.compare_exchange(OUT, BUSY, Ordering::Acquire, Ordering::Relaxed);
+        if free.is_err() {
+            diagnostics::report(Rule::InsertedTwice, "insert", options.label);
+            return Err(InsertErrorKind::Gone);
+        }
+        // SAFETY: the state is BUSY by this call.
+        let result = unsafe { Self::insert_free(this, space, range, options) };
+        let state = if result.is_ok() { IN } else { OUT };
+        interval.state.store(state, Ordering::Release);
+        result
+    }
+
+    /// # Safety
+    /// As [`insert`](Self::insert), and the state is BUSY by the caller.
+    unsafe fn insert_free(
+        this: NonNull<Interval>,
+        space: &AddressSpaceRef,
+        range: Range,
+        options: Options,
+    ) -> Result<(), InsertErrorKind> {
+        let subscriptions = space.ready_to_insert()?;
+        // SAFETY: as promised by the caller.
+        let interval = unsafe { this.as_ref() };
+        let node = Node::new(range, options.owner, options.label, &CALLBACKS);
+        // SAFETY: while the state is BUSY nobody else uses the node.
+        unsafe { &mut *interval.node.get() }.write(node);
+        // SAFETY: as promised by the caller; the node is the first field.
+        unsafe { subscriptions.index.insert(&subscriptions.book, this.cast(), &[]) }?;
+        // SAFETY: while the state is BUSY nobody else uses the space.
+        unsafe { *interval.space.get() = Some(space.clone()) };
+        Ok(())
+    }
+
+    /// Removes it (`mmu_interval_notifier_remove`): when this returns, no callback of it runs or will run, and
+    /// its memory is the caller's. One that is not inserted is diagnosed, and left alone.
+    ///
+    /// # Safety
+    /// - `this` was promised to [`insert`](Self::insert), or is an interval that was never inserted.
+    /// - It is not called in a callback of this interval, whose memory its caller could free; that is
+    ///   diagnosed, and then this returns without having waited for that callback.
+    ///
+    /// # Context
+    /// May sleep, as [`Subscription::remove`](crate::interval::Subscription::remove).
+    pub unsafe fn remove(this: NonNull<Interval>) {
+        // SAFETY: as promised by the caller.
+        let interval = unsafe { this.as_ref() };
+        if interval.state.compare_exchange(IN, BUSY, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            return diagnostics::report(Rule::NotInserted, "remove", None);
+        }
+        // SAFETY: the state was IN, so there is a holder, and it is this call's to take.
+        let space = unsafe { &mut *interval.space.get() }.take();
+        let space = space.expect("an inserted interval holds its space");
+        let subscriptions = space.watched();
+        diagnostics::may_sleep(subscriptions, "remove", interval.node().label());
+        removal::withdraw(subscriptions, this.cast());
+        removal::wait_for_callers(subscriptions, this.cast());
+        if subscriptions.innermost().is_some() {
+            interval.node().strike();
+            diagnostics::removed_in_own_call(subscriptions, interval.node());
+        }
+        interval.state.store(OUT, Ordering::Release);
+        subscriptions.may_sleep();
+    }
+
+    /// The node; the state is or was IN.
+    fn node(&self) -> &Node {
+        // SAFETY: the callers have seen the state IN: nobody writes to the cell.
+        let node = unsafe { &*self.node.get() };
+        // SAFETY: the callers have seen the state IN, so the node is initialised.
+        unsafe { node.assume_init_ref() }
+    }
+
+    /// Says whether it is inserted.
+    pub fn is_inserted(&self) -> bool {
+        self.state.load(Ordering::Acquire) == IN
+    }
+
+    /// What it reads with; none, diagnosed, if it is not inserted.
+    fn reader(&self, call: &'static str) -> Option<(&Node, &Subscriptions)> {
+        if !self.is_inserted() {
+            diagnostics::report(Rule::NotInserted, call, None);
+            return None;
+        }
+        // SAFETY: the state is IN; who removes it meanwhile breaks the promise of not using it any more.
+        let space = unsafe { &*self.space.get() }.as_ref()?;
+        Some((self.node(), space.watched()))
+    }
+
+    /// Waits until it is not busy (`mmu_interval_read_begin`). None, diagnosed, if it is not inserted.
+    ///
+    /// # Context
+    /// May sleep; it must not be removed meanwhile.
+    pub fn read_begin(&self) -> Option<Sequence> {
+        let (node, subscriptions) = self.reader("read_begin")?;
+        diagnostics::may_sleep(subscriptions, "read_begin", node.label());
+        node.read_begin(subscriptions, None)
+    }
+
+    /// The sequence if it is not busy now; none if it is, or (diagnosed) is not inserted.
+    pub fn try_read_begin(&self) -> Option<Sequence> {
+        let (node, subscriptions) = self.reader("try_read_begin")?;
+        node.try_read_begin(subscriptions)
+    }
+
+    /// Says whether any invalidation hit it since `sequence` was read, or it is not inserted any more: then
+    /// start over (`mmu_interval_read_retry`).
+    ///
+    /// # Context
+    /// Under the subscriber's lock.
+    pub fn read_retry(&self, sequence: Sequence) -> bool {
+        !self.is_inserted() || self.node().sequence() != sequence
+    }
+}
+
+impl fmt::Debug for Interval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interval").field("inserted", &self.is_inserted()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Interval {
+    fn drop(&mut self) {
+        // A promise of `insert` is broken; removing it here is the best that can be done.
+        if self.is_inserted() {
+            diagnostics::report(Rule::FreedInserted, "drop of an interval", None);
+            // SAFETY: it is still where it was inserted: drop is called in place.
+            unsafe { Interval::remove(NonNull::from(&mut *self)) };
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! A list subscription in its user's memory.
+
+use core::any::TypeId;
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::marker::PhantomPinned;
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+
+use crate::address::{Address, Range};
+use crate::diagnostics::{self, Rule};
+use crate::frees::{self, Ticket};
+use crate::hung::Hung;
+use crate::invalidation::Invalidation;
+use crate::list::{Callbacks, GetError, Key, Lookup, Node, RegisterErrorKind, WouldBlock, Young, leave};
+use crate::map_lock::MapLockGuard;
+use crate::platform;
+use crate::space::{AddressSpaceRef, Pte};
+use crate::sync::{AtomicU32, Ordering};
+
+/// A question about accessed bits (clause C5.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Tell, clear, and flush the secondary TLB.
+    ClearFlush(Range),
+    /// Tell and clear.
+    Clear(Range),
+    /// Tell, for one address.
+    Test(Address),
+}
+
+/// What a [`Listener`] calls; each may be missing.
+///
+/// # Safety
+/// The library calls them with a listener that was registered with this table, from its registration on until
+/// its unregister has returned or its free runs; `free` is called once, and then the memory is the user's.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "the callbacks of list::Notifier, under their names")]
+pub struct ListenerCallbacks {
+    pub release: Option<unsafe fn(NonNull<Listener>)>,
+    pub invalidate_range_start: Option<StartCallback>,
+    pub invalidate_range_end: Option<unsafe fn(NonNull<Listener>, &Invalidation)>,
+    pub invalidate_range: Option<unsafe fn(NonNull<Listener>, Range)>,
+    pub young: Option<unsafe fn(NonNull<Listener>, Question) -> bool>,
+    pub change_pte: Option<unsafe fn(NonNull<Listener>, Address, Pte)>,
+    /// The last put is done and no walk knows it: its memory is the user's. May not sleep.
+    pub free: Option<unsafe fn(NonNull<Listener>)>,
+}
+
+/// [`ListenerCallbacks::invalidate_range_start`].
+pub type StartCallback = unsafe fn(NonNull<Listener>, &Invalidation) -> Result<(), WouldBlock>;
+
+const OUT: u32 = 0;
+const BUSY: u32 = 1;
+const IN: u32 = 2;
+
+/// A list subscription to be embedded in its user's structure.
+///
+/// # Invariants
+/// `node` is the first field, and is initialised while `state` is IN; `space` is the holder that it has then.
+#[repr(C)]
+pub struct Listener {
+    node: UnsafeCell<MaybeUninit<Node>>,
+    callbacks: &'static ListenerCallbacks,
+    space: UnsafeCell<Option<AddressSpaceRef>>,
+    state: AtomicU32,
+    _pinned: PhantomPinned,
+}
+
+// SAFETY: `node` and `space` change only by who moved `state` to BUSY; the node is meant to be shared.
+unsafe impl Sync for Listener {}
+// SAFETY: nothing in it belongs to a thread.
+unsafe impl Send for Listener {}
+
+static CALLBACKS: Callbacks = Callbacks { release, start, end, invalidate_range, young, change_pte };
+
+/// The listener of a node, and its table.
+///
+/// # Safety
+/// The node is that of a [`Listener`] that a walk has come to, or that was registered by its owner.
+unsafe fn of(node: NonNull<Node>) -> (NonNull<Listener>, &'static ListenerCallbacks) {
+    let listener = node.cast::<Listener>();
+    // SAFETY: a walk's section keeps it readable; the node is its first field.
+    (listener, unsafe { (*listener.as_ptr()).callbacks })
+}
+
+/// # Safety
+/// As for [`of`].
+unsafe fn release(node: NonNull<Node>) {
+    // SAFETY: as promised by the caller.
+    let (listener, callbacks) = unsafe { of(node) };
+    if let Some(callback) = callbacks.release {
+        // SAFETY: the table is that of the listener.
+        unsafe { callback(listener) };
+    }
+}
+
+/// # Safety
+/// As for [`of`].
+unsafe fn start(node: NonNull<Node>, what: &Invalidation) -> Result<(), WouldBlock> {
+    // SAFETY: as promised by the caller.
+    let (listener, callbacks) = unsafe { of(node) };
+    // SAFETY: the table is that of the listener.
+    callbacks.invalidate_range_start.map_or(Ok(()), |callback| unsafe { callback(listener, what) })
+}
+
+/// # Safety
+/// As for [`of`].
+unsafe fn end(node: NonNull<Node>, what: &Invalidation) {
+    // SAFETY: as promised by the caller.
+    let (listener, callbacks) = unsafe { of(node) };
+    if let Some(callback) = callbacks.invalidate_range_end {
+        // SAFETY: the table is that of the listener.
+        unsafe { callback(listener, what) };
+    }
+}
+
+/// # Safety
+/// As for [`of`].
+unsafe fn invalidate_range(node: NonNull<Node>, range: Range) {
+    // SAFETY: as promised by the caller.
+    let (listener, callbacks) = unsafe { of(node) };
+    if let Some(callback) = callbacks.invalidate_range {
+        // SAFETY: the table is that of the listener.
+        unsafe { callback(listener, range) };
+    }
+}
+
+/// # Safety
+/// As for [`of`].
+unsafe fn young(node: NonNull<Node>, question: Young) -> bool {
+    // SAFETY: as promised by the caller.
+    let (listener, callbacks) = unsafe { of(node) };
+    let question = match question {
+        Young::ClearFlush(range) => Question::ClearFlush(range),
+        Young::Clear(range) => Question::Clear(range),
+        Young::Test(address) => Question::Test(address),
+    };
+    // SAFETY: the table is that of the listener.
+    callbacks.young.is_some_and(|callback| unsafe { callback(listener, question) })
+}
+
+/// # Safety
+/// As for [`of`].
+unsafe fn change_pte(node: NonNull<Node>, address: Address, pte: Pte) {
+    // SAFETY: as promised by the caller.
+    let (listener, callbacks) = unsafe { of(node) };
+    if let Some(callback) = callbacks.change_pte {
+        // SAFETY: the table is that of the listener.
+        unsafe { callback(listener, address, pte) };
+    }
+}
+
+/// What became of a reference that was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// Others still have it.
+    Kept,
+    /// It was the last: the listener is off the list, and its `free` runs when no walk knows it any more.
+    Last,
+}
+
+impl Listener {
+    /// Makes one that is in no space.
+    pub const fn new(callbacks: &'static ListenerCallbacks) -> Self {
+        Listener {
+            node: UnsafeCell::new(MaybeUninit::uninit()),
+            callbacks,
+            space: UnsafeCell::new(None),
+            state: AtomicU32::new(OUT),
+            _pinned: PhantomPinned,
+        }
+    }
+
+    /// Registers it under the map lock (`__mmu_notifier_register`), with the address of its table as its key.
+    ///
+    /// # Errors
+    /// As [`AddressSpaceRef::register`]; it is then as if never touched. One that is registered already is
+    /// diagnosed and counts as gone.
+    ///
+    /// # Safety
+    /// - `this` points to a `Listener`, through a pointer that may also be used for what its callbacks reach.
+    /// - It is not moved, freed or overwritten until [`unregister`](Self::unregister) has returned, or its
+    ///   `free` runs.
+    ///
+    /// # Context
+    /// As [`AddressSpaceRef::register`], with the map lock held.
+    pub unsafe fn register(
+        this: NonNull<Listener>,
+        space: &AddressSpaceRef,
+        lock: &MapLockGuard<'_>,
+    ) -> Result<(), RegisterErrorKind> {
+        // SAFETY: as promised by the caller.
+        let listener = unsafe { this.as_ref() };
+        if listener.state.compare_exchange(OUT, BUSY, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            diagnostics::report(Rule::InsertedTwice, "register", None);
+            return Err(RegisterErrorKind::Gone);
+        }
+        let node = Node::new(&CALLBACKS, Some(Self::key(listener.callbacks)), None);
+        // SAFETY: while the state is BUSY nobody else uses the node.
+        unsafe { &mut *listener.node.get() }.write(node);
+        // SAFETY: while the state is BUSY nobody else uses the space; walks do not.
+        unsafe { *listener.space.get() = Some(space.clone()) };
+        // SAFETY: as promised by the caller; the node is the first field.
+        let result = unsafe { space.space().add_to_list(lock, this.cast()) };
+        if result.is_err() {
+            // SAFETY: it is not on the list, and the state is BUSY.
+            unsafe { *listener.space.get() = None };
+        }
+        listener.state.store(if result.is_ok() { IN } else { OUT }, Ordering::Release);
+        result
+    }
+
+    /// Listeners of one table are one for [`get`](Self::get), as with the kernel's ops pointer.
+    fn key(callbacks: &'static ListenerCallbacks) -> Key {
+        (TypeId::of::<Listener>(), core::ptr::from_ref(callbacks) as usize as u64)
+    }
+
+    /// Releases it, unless the exit did; takes it off the list; waits for the walks that run
+    /// (`mmu_notifier_unregister`). Then its memory is the caller's. One that is off is diagnosed, and left alone.
+    ///
+    /// # Safety
+    /// - `this` was promised to [`register`](Self::register), or is a listener that was never registered.
+    /// - It is not called within a walk of the own thread, whose callbacks may still use the memory; that is
+    ///   diagnosed, and then this returns without having waited for that walk.
+    ///
+    /// # Context
+    /// May sleep.
+    pub unsafe fn unregister(this: NonNull<Listener>) {
+        // SAFETY: as promised by the caller.
+        let listener = unsafe { this.as_ref() };
+        if listener.state.compare_exchange(IN, BUSY, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            return diagnostics::report(Rule::NotInserted, "unregister", None);
+        }
+        // SAFETY: the state was IN, so there is a holder, and it is this call's to take.
+        let space = unsafe { &mut *listener.space.get() }.take();
+        let space = space.expect("a registered listener holds its space");
+        let subscriptions = space.watched();
+        if subscriptions.innermost().is_some() {
+            diagnostics::report(Rule::WaitInCallback, "unregister", None);
+        }
+        let left = leave::unregister(space.space(), subscriptions, this.cast());
+        listener.state.store(OUT, Ordering::Release);
+        if let Some(payload) = left.panic {
+            platform::resume(payload);
+        }
+    }
+
+    /// Counts one more user of the listener with this table (`mmu_notifier_get`); none if nobody has it: then
+    /// make one, and [`register`](Self::register) it, under the same map lock.
+    ///
+    /// # Errors
+    /// [`GetError::Gone`] or [`GetError::Overflow`].
+    ///
+    /// # Context
+    /// With the map lock held. Does not sleep.
+    pub fn find(
+        space: &AddressSpaceRef,
+        _lock: &MapLockGuard<'_>,
+        callbacks: &'static ListenerCallbacks,
+    ) -> Result<Option<NonNull<Listener>>, GetError<core::convert::Infallible>> {
+        if !space.has_users() {
+            return Err(GetError::Gone);
+        }
+        let Some(subscriptions) = space.space().subscriptions() else { return Ok(None) };
+        match subscriptions.list.find(Self::key(callbacks)) {
+            Ok(node) => Ok(Some(node.cast())),
+            Err(Lookup::Nobody) => Ok(None),
+            Err(Lookup::Closed) => Err(GetError::Gone),
+            Err(Lookup::Overflow) => Err(GetError::Overflow),
+        }
+    }
+
+    /// Gives one reference back (`mmu_notifier_put`). With the last one it is off the list, and `free` runs when
+    /// no walk knows it any more; who runs it is told at [`Shared::put`](crate::list::Shared::put). One put too
+    /// many is diagnosed, and does nothing.
+    ///
+    /// # Safety
+    /// `this` was got from [`find`](Self::find), or registered, and its `free` has not run.
+    ///
+    /// # Context
+    /// Does not sleep.
+    pub unsafe fn put(this: NonNull<Listener>) -> Released {
+        // SAFETY: as promised by the caller.
+        let listener = unsafe { this.as_ref() };
+        if listener.state.load(Ordering::Acquire) != IN {
+            diagnostics::report(Rule::NotInserted, "put", None);
+            return Released::Kept;
+        }
+        // SAFETY: the state is IN, so there is a holder, which stays until the free.
+        let space = unsafe { &*listener.space.get() }.clone();
+        let space = space.expect("a registered listener holds its space");
+        let subscriptions = space.watched();
+        // SAFETY: the node is the first field of the listener, and initialised while the state is IN.
+        if !subscriptions.list.put(unsafe { this.cast::<Node>().as_ref() }) {
+            return Released::Kept;
+        }
+        listener.state.store(BUSY, Ordering::Release);
+        // SAFETY: the last reference is gone; the listener holds its space until its free.
+        unsafe { leave::put(&space, subscriptions, this.cast(), free) };
+        Released::Last
+    }
+}
+
+/// # Safety
+/// The hung node is that of a [`Listener`] that was put for the last time and that no walk knows any more.
+unsafe fn free(hung: NonNull<Hung>) {
+    let node = leave::node_of(hung);
+    // SAFETY: as promised by the caller.
+    let (listener, callbacks) = unsafe { of(node) };
+    // SAFETY: the listener is alive until its callback.
+    let space = unsafe { (*listener.as_ptr()).space.get() };
+    // SAFETY: the state is BUSY by the last put, which left the rest to this call.
+    let space = unsafe { &mut *space }.take();
+    let space = space.expect("a listener holds its space until its free");
+    // The ticket outlives the node, whose memory the callback may free.
+    let ticket = Ticket::new();
+    // SAFETY: the node is initialised until the state is OUT.
+    frees::move_on(unsafe { &node.as_ref().ticket }, &ticket);
+    // SAFETY: the listener is alive until its callback.
+    unsafe { (*listener.as_ptr()).state.store(OUT, Ordering::Release) };
+    // SAFETY: the table is that of the listener, and this is its one free.
+    let result = platform::catch(|| callbacks.free.map(|callback| unsafe { callback(listener) }));
+    frees::end(&ticket, space.space());
+    if let Err(payload) = result {
+        platform::resume(payload);
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let registered = self.state.load(Ordering::Relaxed) == IN;
+        f.debug_struct("Listener").field("registered", &registered).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // A promise of `register` is broken; unregistering it here is the best that can be done.
+        if self.state.load(Ordering::Acquire) == IN {
+            diagnostics::report(Rule::FreedInserted, "drop of a listener", None);
+            // SAFETY: it is still where it was registered: drop is called in place.
+            unsafe { Listener::unregister(NonNull::from(&mut *self)) };
+        }
+    }
+}

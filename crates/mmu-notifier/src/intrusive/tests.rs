@@ -1,0 +1,168 @@
+//! Subscriptions embedded in structures of their user's, found again by their address, and what is diagnosed.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Mutex;
+
+use super::{Interval, IntervalCallbacks, Listener, ListenerCallbacks, Question, Released};
+use crate::address::Range;
+use crate::diagnostics;
+use crate::interval::{Answer, InsertErrorKind, Options};
+use crate::list::RegisterErrorKind;
+use crate::space::AddressSpace;
+use crate::synchronize;
+
+/// A device structure with an interval inside, not at its front.
+#[repr(C)]
+struct Device {
+    hits: AtomicU32,
+    finished: AtomicU32,
+    interval: Interval,
+}
+
+static DEVICE: IntervalCallbacks = IntervalCallbacks {
+    invalidate: |interval, _, _| {
+        device(interval).hits.fetch_add(1, Ordering::Relaxed);
+        Answer::Begun
+    },
+    finish: |interval, _| {
+        device(interval).finished.fetch_add(1, Ordering::Relaxed);
+    },
+};
+
+/// container_of.
+fn device<'d>(interval: NonNull<Interval>) -> &'d Device {
+    let device = interval.as_ptr().cast::<u8>().wrapping_sub(core::mem::offset_of!(Device, interval));
+    // SAFETY: every interval of this table lies in a device, and the pointer is one to the whole device.
+    unsafe { &*device.cast::<Device>() }
+}
+
+fn make() -> (NonNull<Device>, NonNull<Interval>) {
+    let device =
+        Device { hits: AtomicU32::new(0), finished: AtomicU32::new(0), interval: Interval::new(&DEVICE) };
+    let device = NonNull::from(Box::leak(Box::new(device)));
+    let interval = device.as_ptr().cast::<u8>().wrapping_add(core::mem::offset_of!(Device, interval));
+    (device, NonNull::new(interval.cast()).unwrap())
+}
+
+#[test]
+fn an_interval_in_a_structure_of_its_user() {
+    let space = AddressSpace::new();
+    let (device, interval) = make();
+    let range = Range::from_len(0x1000u64, 0x1000).unwrap();
+    // SAFETY: the device stays where it is until it was removed.
+    unsafe { Interval::insert(interval, &space, range, Options::new()) }.unwrap();
+    // SAFETY: the device is alive until the end of the test.
+    let seen = unsafe { device.as_ref() };
+    let reader = &seen.interval;
+    let token = reader.read_begin().unwrap();
+    assert!(!reader.read_retry(token));
+    let active = space.invalidate_start(range);
+    assert_eq!((seen.hits.load(Ordering::Relaxed), seen.finished.load(Ordering::Relaxed)), (1, 1));
+    assert!(reader.read_retry(token) && reader.try_read_begin().is_none());
+    active.end();
+    // SAFETY: it was inserted, and this is no callback.
+    unsafe { Interval::remove(interval) };
+    space.invalidate(range, || {});
+    assert_eq!(seen.hits.load(Ordering::Relaxed), 1);
+    // SAFETY: made by make, and removed.
+    drop(unsafe { Box::from_raw(device.as_ptr()) });
+}
+
+#[test]
+fn what_is_not_inserted_is_diagnosed_and_harmless() {
+    let space = AddressSpace::new();
+    let (device, interval) = make();
+    let before = diagnostics::findings();
+    // SAFETY: an interval that was never inserted may be removed: that is what is diagnosed.
+    unsafe { Interval::remove(interval) };
+    // SAFETY: the device is alive until the end of the test.
+    assert!(unsafe { interval.as_ref() }.read_begin().is_none());
+    // SAFETY: the device stays where it is until it was removed.
+    unsafe { Interval::insert(interval, &space, Range::ALL, Options::new()) }.unwrap();
+    // SAFETY: as above.
+    let twice = unsafe { Interval::insert(interval, &space, Range::ALL, Options::new()) };
+    assert_eq!(twice, Err(InsertErrorKind::Gone));
+    // SAFETY: as above; twice, which is what is diagnosed.
+    unsafe { Interval::remove(interval) };
+    // SAFETY: as above.
+    unsafe { Interval::remove(interval) };
+    assert!(diagnostics::findings() >= before + 4);
+    let gone = space.downgrade();
+    drop(space);
+    // SAFETY: as above.
+    let result = unsafe { Interval::insert(interval, &gone, Range::ALL, Options::new()) };
+    assert_eq!(result, Err(InsertErrorKind::Gone));
+    // SAFETY: as above: after a failed insert, which is what is diagnosed.
+    unsafe { Interval::remove(interval) };
+    // SAFETY: made by make, and not inserted.
+    drop(unsafe { Box::from_raw(device.as_ptr()) });
+}
+
+static HEARD: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+
+fn hear(what: &'static str) {
+    HEARD.lock().unwrap().push(what);
+}
+
+static LISTENER: ListenerCallbacks = ListenerCallbacks {
+    release: Some(|_| hear("release")),
+    invalidate_range_start: Some(|_, _| {
+        hear("start");
+        Ok(())
+    }),
+    invalidate_range_end: Some(|_, _| hear("end")),
+    invalidate_range: None,
+    young: Some(|_, question| matches!(question, Question::Test(_))),
+    change_pte: None,
+    free: Some(|listener| {
+        hear("free");
+        // SAFETY: made by Box::leak below, and this is its one free.
+        drop(unsafe { Box::from_raw(listener.as_ptr()) });
+    }),
+};
+
+fn heard() -> Vec<&'static str> {
+    core::mem::take(&mut HEARD.lock().unwrap())
+}
+
+#[test]
+fn a_listener_is_registered_found_put_and_freed() {
+    let space = AddressSpace::new();
+    let listener = NonNull::from(Box::leak(Box::new(Listener::new(&LISTENER))));
+    let range = Range::from_len(0u64, 1).unwrap();
+    {
+        let lock = space.map_lock();
+        assert_eq!(Listener::find(&space, &lock, &LISTENER).unwrap(), None);
+        // SAFETY: the listener stays where it is until its free.
+        unsafe { Listener::register(listener, &space, &lock) }.unwrap();
+        // SAFETY: as above.
+        let twice = unsafe { Listener::register(listener, &space, &lock) };
+        assert_eq!(twice, Err(RegisterErrorKind::Gone));
+        assert_eq!(Listener::find(&space, &lock, &LISTENER).unwrap(), Some(listener));
+    }
+    space.invalidate(range, || {});
+    assert!(space.test_young(range.start()) && !space.clear_young(range));
+    assert_eq!(heard(), ["start", "end"]);
+    // SAFETY: registered, and found once more: two references.
+    assert_eq!(unsafe { Listener::put(listener) }, Released::Kept);
+    // SAFETY: as above.
+    assert_eq!(unsafe { Listener::put(listener) }, Released::Last);
+    synchronize();
+    assert_eq!(heard(), ["free"], "put does not release");
+    space.invalidate(range, || {});
+    assert!(heard().is_empty());
+    // Another one, unregistered instead.
+    let other = NonNull::from(Box::leak(Box::new(Listener::new(&LISTENER))));
+    // SAFETY: it stays where it is until it was unregistered.
+    unsafe { Listener::register(other, &space, &space.map_lock()) }.unwrap();
+    // SAFETY: registered, and this is no callback.
+    unsafe { Listener::unregister(other) };
+    // SAFETY: off already, which is what is diagnosed.
+    unsafe { Listener::unregister(other) };
+    assert_eq!(heard(), ["release"]);
+    // SAFETY: made by Box::leak, and unregistered.
+    drop(unsafe { Box::from_raw(other.as_ptr()) });
+}

@@ -1,0 +1,102 @@
+//! Leaving the list: unregister and put, for nodes of every kind.
+//!
+//! # Unregister
+//! Release, unless the exit has it (its section is waited for like any walk); off the list; a grace period.
+//! Within a walk of the own thread that walk is not waited for: the caller hangs the node up, and what frees
+//! the memory comes behind the walk.
+//!
+//! # Put
+//! The last put takes the node off the list and hangs it up until the walks of that moment are over; then it is
+//! freed. If nothing runs, put does it itself; else who ends the last of those walks, outside its section; in a
+//! space that leaves such work, the next call that may sleep, and [`synchronize`](crate::synchronize) at the
+//! latest.
+
+#![expect(unsafe_code, reason = "nodes are reached through raw pointers")]
+
+use core::ptr::NonNull;
+
+use super::node::Node;
+use super::walk::Call;
+use crate::diagnostics;
+use crate::frees;
+use crate::hung::{Finish, Hung, When};
+use crate::platform::{Payload, with_context};
+use crate::scan::{Own, Scan, Wanted};
+use crate::space::{AddressSpaceRef, Space};
+use crate::subscriptions::Subscriptions;
+
+/// What an unregister left to its caller.
+pub(crate) struct Left {
+    /// That of the grace period; walks of the own thread may carry it still.
+    pub(crate) stamp: u64,
+    /// That of the release; it goes on behind everything else.
+    pub(crate) panic: Option<Payload>,
+}
+
+/// Releases a node unless somebody did, takes it off, and waits for the walks of other threads.
+///
+/// # Context
+/// May sleep.
+pub(crate) fn unregister(space: &Space, subscriptions: &Subscriptions, node: NonNull<Node>) -> Left {
+    // SAFETY: the node is registered, so it is readable until its owner frees it.
+    let registered = unsafe { node.as_ref() };
+    diagnostics::may_sleep(subscriptions, "unregister", registered.label());
+    // CONTRACT C8.2: once, by whoever comes first.
+    let panic = with_context(|context| {
+        let section = subscriptions.book.claim(context);
+        Call { space, subscriptions, context, section }.release_one(node)
+    });
+    subscriptions.list.take_off(registered);
+    let stamp = subscriptions.list.new_grace();
+    let others = Wanted::Walked { stamp, own: Own::Skipped };
+    Scan::new(&subscriptions.book, subscriptions.id, others).wait(subscriptions, None);
+    subscriptions.list.reclaim(&subscriptions.book, subscriptions.id);
+    subscriptions.may_sleep();
+    Left { stamp, panic }
+}
+
+/// Leaves the free of a node, which the last put took off the list, to a time when no walk knows it.
+///
+/// # Safety
+/// - `free` may be called with the hung node of this node, on any thread.
+/// - The node is alive until then, and holds `space`.
+///
+/// # Context
+/// Does not sleep.
+pub(crate) unsafe fn put(
+    space: &AddressSpaceRef,
+    subscriptions: &Subscriptions,
+    node: NonNull<Node>,
+    free: Finish,
+) {
+    // SAFETY: as promised by the caller.
+    frees::begin(&unsafe { node.as_ref() }.ticket, space);
+    let stamp = subscriptions.list.new_grace();
+    let wanted = Wanted::Walked { stamp, own: Own::Awaited };
+    // SAFETY: as promised by the caller; off the list, behind a full fence.
+    unsafe { hang(subscriptions, node, wanted, (free, When::MayBeLeft)) };
+}
+
+/// Hangs a node up until `wanted` is over.
+///
+/// # Safety
+/// As for [`Hooks::hang`](crate::hung::Hooks::hang); the node holds the space.
+pub(crate) unsafe fn hang(
+    subscriptions: &Subscriptions,
+    node: NonNull<Node>,
+    wanted: Wanted,
+    how: (Finish, When),
+) {
+    let hung = node.as_ptr().cast::<u8>().wrapping_add(core::mem::offset_of!(Node, hung));
+    // SAFETY: the hung node lies in the node, so its address is not null.
+    let hung = unsafe { NonNull::new_unchecked(hung.cast()) };
+    // SAFETY: as promised by the caller.
+    unsafe { subscriptions.hooks.hang(&subscriptions.book, subscriptions.id, hung, wanted, how) };
+}
+
+/// The node that a hung node is part of.
+pub(crate) fn node_of(hung: NonNull<Hung>) -> NonNull<Node> {
+    let node = hung.as_ptr().cast::<u8>().wrapping_sub(core::mem::offset_of!(Node, hung));
+    // SAFETY: the node begins before its hung node in the same allocation, so its address is not null.
+    unsafe { NonNull::new_unchecked(node.cast()) }
+}
