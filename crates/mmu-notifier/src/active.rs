@@ -18,8 +18,10 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::fmt;
+use core::panic::Location;
 use core::slice;
 
+use crate::diagnostics;
 use crate::invalidation::Invalidation;
 use crate::space::AddressSpaceRef;
 use crate::start::{self, Ending, Part, StartError, Started};
@@ -59,6 +61,7 @@ impl AddressSpaceRef {
     /// # Context
     /// Sleeps only in callbacks; allocates nothing.
     #[inline]
+    #[track_caller]
     pub fn invalidate_start(&self, what: impl Into<Invalidation>) -> ActiveInvalidation<'_> {
         let mut part = Part::new(what.into().with_blockable(true));
         match start::start(self.space(), slice::from_mut(&mut part)) {
@@ -78,6 +81,7 @@ impl AddressSpaceRef {
     /// # Context
     /// Does not sleep; allocates nothing.
     #[inline]
+    #[track_caller]
     pub fn try_invalidate_start(
         &self,
         what: impl Into<Invalidation>,
@@ -140,7 +144,12 @@ pub struct ActiveInvalidation<'s> {
 
 impl<'s> ActiveInvalidation<'s> {
     #[inline]
+    #[track_caller]
     fn new(space: &'s AddressSpaceRef, part: Part, started: Started) -> Self {
+        if diagnostics::ENABLED {
+            // CONTRACT C7.1: a guard that is forgotten is named by where its start was.
+            part.set_origin(space.space(), Some(Location::caller()));
+        }
         ActiveInvalidation { space, active: Active { part, started, ending: Ending::Whole, deferred: None } }
     }
 
@@ -170,6 +179,9 @@ impl<'s> ActiveInvalidation<'s> {
     }
 
     fn into_owned(self) -> OwnedActiveInvalidation {
+        if diagnostics::ENABLED {
+            self.active.part.set_origin(self.space.space(), None);
+        }
         let space = self.space.clone();
         let this = core::mem::ManuallyDrop::new(self);
         #[expect(unsafe_code, reason = "a guard with a Drop cannot be taken apart")]

@@ -7,11 +7,15 @@
 #![expect(unsafe_code, reason = "a function pointer in an atomic")]
 
 use core::fmt;
+use core::panic::Location;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use crate::frame::Kind;
+use crate::frame::{self, Kind};
+use crate::hazard::{ACTIVE, Hazard, PHASE};
 use crate::interval::Node;
+use crate::platform::{Context, with_context};
 use crate::scan::{Own, Scan, Wanted};
+use crate::start::Part;
 use crate::subscriptions::Subscriptions;
 
 /// Whether the checks that cost something are made.
@@ -29,6 +33,10 @@ pub enum Rule {
     SleepInNonblockable,
     /// A call that may have to wait for a callback of its own thread.
     WaitInCallback,
+    /// A reader that would wait for an invalidation that its own thread has not ended.
+    WaitForOwnInvalidation,
+    /// A start within a callback, of a range that overlaps the one that the callback is called for.
+    StartInOwnRange,
     /// The map lock taken within a callback, whose invalidation its holder may be making.
     MapLockInCallback,
     /// A `_locked` call with the guard of another space's map lock.
@@ -52,6 +60,12 @@ impl Rule {
             Rule::EndWithoutStart => "an end must match a start that succeeded and has not ended",
             Rule::SleepInNonblockable => "a callback of a non-blockable invalidation must not sleep",
             Rule::WaitInCallback => "a callback must not wait for itself",
+            Rule::WaitForOwnInvalidation => {
+                "a reader must not wait for its own thread: end the invalidation first"
+            }
+            Rule::StartInOwnRange => {
+                "a callback may invalidate other ranges only, or it may have to wait for itself"
+            }
             Rule::MapLockInCallback => {
                 "a callback must not take the map lock: its holder may be invalidating"
             }
@@ -75,6 +89,8 @@ pub struct Report {
     pub call: &'static str,
     /// The label of the subscriber, if it has one and the finding is about one.
     pub subscriber: Option<&'static str>,
+    /// Where the invalidation that it is about was started, if that is known.
+    pub origin: Option<&'static Location<'static>>,
 }
 
 impl fmt::Display for Report {
@@ -83,7 +99,11 @@ impl fmt::Display for Report {
         if let Some(subscriber) = self.subscriber {
             write!(f, " ({subscriber})")?;
         }
-        write!(f, ": {}", self.rule.text())
+        write!(f, ": {}", self.rule.text())?;
+        match self.origin {
+            Some(origin) => write!(f, " (started at {origin})"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -106,12 +126,17 @@ pub fn findings() -> u64 {
 
 #[cold]
 pub(crate) fn report(rule: Rule, call: &'static str, subscriber: Option<&'static str>) {
+    report_with(Report { rule, call, subscriber, origin: None });
+}
+
+#[cold]
+fn report_with(report: Report) {
     FINDINGS.fetch_add(1, Ordering::Relaxed);
     let hook = HOOK.load(Ordering::Acquire);
     if !hook.is_null() {
         // SAFETY: only `set_hook` stores here, and it stores a `Hook`.
         let hook = unsafe { core::mem::transmute::<*mut (), Hook>(hook) };
-        hook(&Report { rule, call, subscriber });
+        hook(&report);
     }
 }
 
@@ -123,14 +148,47 @@ pub(crate) fn may_sleep(subscriptions: &Subscriptions, call: &'static str, subsc
     }
 }
 
-/// Checks a call that may wait for a walk or an invalidation of its own thread.
-pub(crate) fn would_wait_in_walk(
-    subscriptions: &Subscriptions,
-    call: &'static str,
-    subscriber: Option<&'static str>,
-) {
-    if ENABLED && subscriptions.innermost().is_some() {
-        report(Rule::WaitInCallback, call, subscriber);
+/// Checks a read_begin, which may sleep, and must not wait for a guard of its own thread.
+#[inline]
+pub(crate) fn read_begin(subscriptions: &Subscriptions, node: &Node) {
+    if ENABLED {
+        may_sleep(subscriptions, "read_begin", node.label());
+        let number = with_context(|context| context.map_or(0, Context::known_number));
+        let own = |hazard: &&Hazard| hazard.belongs_to(number) && node.is_busy_for(hazard);
+        if let Some(origin) = subscriptions.book.iter().filter(own).find_map(Hazard::origin) {
+            let (rule, call) = (Rule::WaitForOwnInvalidation, "read_begin");
+            report_with(Report { rule, call, subscriber: node.label(), origin: Some(origin) });
+        }
+    }
+}
+
+/// Checks a synchronize, which may wait for the walk that its thread is in.
+pub(crate) fn synchronize() {
+    if ENABLED && with_context(|context| context.is_some_and(|context| !context.frames().is_null())) {
+        report(Rule::WaitInCallback, "synchronize", None);
+    }
+}
+
+/// Checks a start.
+#[inline]
+pub(crate) fn start(subscriptions: &Subscriptions, parts: &[Part]) {
+    if !ENABLED {
+        return;
+    }
+    if subscriptions.has_exited() {
+        report(Rule::StartAfterExit, "invalidate_start", None);
+    }
+    // CONTRACT C3.9
+    if parts.iter().any(|part| frame::is_calling_in(subscriptions.id, part.invalidation.range())) {
+        report(Rule::StartInOwnRange, "invalidate_start", None);
+    }
+}
+
+/// Reports each guard that is still there when the last holder goes (clause C7.1).
+pub(crate) fn leaked_guards(subscriptions: &Subscriptions, label: Option<&'static str>) {
+    let (rule, call) = (Rule::GuardLeaked, "drop of the last holder");
+    for hazard in subscriptions.book.iter().filter(|hazard| hazard.word() & PHASE == ACTIVE) {
+        report_with(Report { rule, call, subscriber: label, origin: hazard.origin() });
     }
 }
 

@@ -46,6 +46,7 @@ impl Space {
         let stamp = subscriptions.list.new_grace();
         let wanted = Wanted::Walked { stamp, own: Own::Skipped };
         Scan::new(&subscriptions.book, subscriptions.id, wanted).wait(subscriptions, None);
+        subscriptions.set_exited();
         subscriptions.list.reclaim(&subscriptions.book, subscriptions.id);
         if let Some(payload) = first.or(second) {
             platform::resume(payload);

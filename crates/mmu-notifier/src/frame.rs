@@ -10,6 +10,7 @@
 use core::cell::Cell;
 use core::ptr;
 
+use crate::address::Range;
 use crate::hazard::{Claim, Hazard};
 use crate::platform::{Context, with_context};
 use crate::start::Part;
@@ -146,6 +147,16 @@ pub(crate) fn own_in_crowd(id: u64) -> (u32, u32) {
 /// Says what this thread's innermost call of the space is doing, if it is in one.
 pub(crate) fn innermost(id: u64) -> Option<Kind> {
     find_frame(id, |frame| Some(frame.kind.get()))
+}
+
+/// Says whether this thread is in a callback of an interval for something that overlaps `range`.
+pub(crate) fn is_calling_in(id: u64, range: Range) -> bool {
+    find_frame(id, |frame| {
+        let calls = matches!(frame.kind.get(), Kind::Intervals | Kind::IntervalsNonblock);
+        let overlaps = |part: &Part| part.invalidation.range().overlaps(range);
+        (calls && frame.parts().iter().any(overlaps)).then_some(())
+    })
+    .is_some()
 }
 
 /// Leaves the exit of the space `id` to the outermost call of this thread in it; false if it is in none.

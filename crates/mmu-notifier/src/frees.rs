@@ -130,10 +130,10 @@ pub(crate) fn move_on(from: &Ticket, to: &Ticket) {
 /// # Context
 /// May sleep. Not in a callback, which it would wait for.
 pub fn synchronize() {
+    crate::diagnostics::synchronize();
     let mine = FREES.with(|tickets| tickets.given);
     while let Some((number, space)) = oldest(mine) {
         let Some(subscriptions) = space.space().subscriptions() else { return };
-        crate::diagnostics::would_wait_in_walk(subscriptions, "synchronize", None);
         // A space may have left the free to a call like this one.
         subscriptions.may_sleep();
         subscriptions.count_wait();

@@ -28,6 +28,7 @@
 
 use alloc::alloc::{alloc, dealloc};
 use core::alloc::Layout;
+use core::panic::Location;
 use core::ptr::{self, NonNull};
 
 use crate::hung::Post;
@@ -74,6 +75,8 @@ pub(crate) struct Hazard {
     pub(crate) post: Post,
     hits: AtomicU64,
     refusals: AtomicU64,
+    /// Where the start was called, while its guard belongs to that thread; for diagnostics.
+    origin: AtomicPtr<Location<'static>>,
     /// The next in the book, or in the reserve.
     next: AtomicPtr<Hazard>,
     /// The next of the same thread number: a ring.
@@ -95,6 +98,7 @@ impl Hazard {
             post: Post::new(),
             hits: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
+            origin: AtomicPtr::new(ptr::null_mut()),
             next: AtomicPtr::new(ptr::null_mut()),
             sibling: AtomicPtr::new(ptr::null_mut()),
         }
@@ -127,6 +131,13 @@ impl Hazard {
     pub(crate) fn next(&self) -> *const Hazard {
         // ORDERING: acquire pairs with the release in `Book::enlist`: the fields of the next are there.
         self.next.load(Ordering::Acquire)
+    }
+
+    /// Where the invalidation that is active here was started, if that is known and its guard is still there.
+    pub(crate) fn origin(&self) -> Option<&'static Location<'static>> {
+        let origin = self.origin.load(Ordering::Relaxed).cast_const();
+        // SAFETY: null, or a location that lives for ever, stored by `set_origin`.
+        unsafe { origin.as_ref() }.filter(|_| self.word() & PHASE == ACTIVE)
     }
 
     /// Says whether it belongs to this thread number, which is not 0.
@@ -334,6 +345,14 @@ impl<'b> Claim<'b> {
         if let Claim::One(hazard) = self {
             // ORDERING: release; the next claim of it (acquire) comes after all that was stored under this one.
             hazard.taken.store(0, Ordering::Release);
+        }
+    }
+
+    /// Notes where the start was called, or that its guard may be on any thread.
+    pub(crate) fn set_origin(self, origin: Option<&'static Location<'static>>) {
+        if let Claim::One(hazard) = self {
+            let origin = origin.map_or(ptr::null(), ptr::from_ref).cast_mut();
+            hazard.origin.store(origin, Ordering::Relaxed);
         }
     }
 

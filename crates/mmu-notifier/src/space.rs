@@ -239,10 +239,7 @@ impl Drop for Space {
         if !subscriptions.is_null() {
             // SAFETY: made by `prepare`; with the last holder nobody else knows it.
             let subscriptions = unsafe { Box::from_raw(subscriptions) };
-            if subscriptions.book.sum().active != 0 {
-                // CONTRACT C7.1
-                diagnostics::report(Rule::GuardLeaked, "drop of the last holder", self.label);
-            }
+            diagnostics::leaked_guards(&subscriptions, self.label);
         }
     }
 }

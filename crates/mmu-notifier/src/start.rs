@@ -10,6 +10,7 @@
 #![expect(unsafe_code, reason = "nodes are called through raw pointers")]
 
 use core::fmt;
+use core::panic::Location;
 use core::ptr::{self, NonNull};
 use core::slice;
 
@@ -103,6 +104,13 @@ impl Part {
         }
     }
 
+    /// Notes where the start was called, or that the guard may go to another thread.
+    pub(crate) fn set_origin(&self, space: &Space, origin: Option<&'static Location<'static>>) {
+        if let Some(claim) = space.subscriptions().and_then(|subscriptions| self.claim(subscriptions)) {
+            claim.set_origin(origin);
+        }
+    }
+
     /// Says whether it stands at this hazard.
     pub(crate) fn is_at(&self, hazard: &Hazard) -> bool {
         matches!(self.claim, Held::One(own) if ptr::eq(own, hazard))
@@ -161,6 +169,7 @@ pub(crate) fn start(space: &Space, parts: &mut [Part]) -> Result<Started, StartE
     match space.subscriptions() {
         None => Ok(Started::new(0)),
         Some(subscriptions) => platform::with_context(|context| {
+            diagnostics::start(subscriptions, parts);
             let calls = Calls { space, subscriptions, context };
             match parts {
                 [part] => calls.start_one(part),

@@ -9,7 +9,7 @@ use crate::hung::{Hooks, Post};
 use crate::index::Index;
 use crate::list::List;
 use crate::platform::Bell;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Both sides of a space's subscriptions, and the hazards that they share.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(crate) struct Subscriptions {
     /// Rung when a free that put began has run.
     pub(crate) freed: Bell,
     pub(crate) waits: AtomicU64,
+    /// Not 0 once the exit is over.
+    exited: AtomicU32,
     /// Of the space, in this process; never used twice.
     pub(crate) id: u64,
 }
@@ -35,6 +37,7 @@ impl Subscriptions {
             list: List::new(),
             freed: Bell::new(),
             waits: AtomicU64::new(0),
+            exited: AtomicU32::new(0),
             id,
         };
         let subscriptions = crate::memory::try_box(subscriptions).ok()?;
@@ -61,6 +64,15 @@ impl Subscriptions {
     /// Says whether the calling thread is in a callback of this space.
     pub(crate) fn innermost(&self) -> Option<Kind> {
         frame::innermost(self.id)
+    }
+
+    /// Says that the exit is over.
+    pub(crate) fn set_exited(&self) {
+        self.exited.store(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_exited(&self) -> bool {
+        self.exited.load(Ordering::Relaxed) != 0
     }
 
     /// Leaves the section of `claim`.

@@ -22,6 +22,7 @@ use core::ptr::{self, NonNull};
 
 use super::Answer;
 use crate::address::Range;
+use crate::hazard::Hazard;
 use crate::hung::Hung;
 use crate::index::Place;
 use crate::invalidation::{Invalidation, Owner};
@@ -214,6 +215,12 @@ impl Node {
         let sequence = self.sequence();
         // ORDERING: acquire pairs with the release in `settle`: what came before the ends is visible.
         (self.settled.load(Ordering::Acquire) == sequence.0).then_some(sequence)
+    }
+
+    /// Says whether what is published there makes the node busy.
+    pub(crate) fn is_busy_for(&self, hazard: &Hazard) -> bool {
+        let ((first, last), own) = (hazard.bounds(), self.owner != 0 && hazard.owner() == self.owner);
+        first <= self.last && self.first <= last && !own
     }
 
     /// Looks for what makes the node busy, with the sequence that the look is for.

@@ -41,7 +41,7 @@ impl<N: Notifier> Subscription<N> {
     #[inline]
     pub fn read_begin(&self) -> ReadToken {
         let subscriptions = self.subscriptions();
-        diagnostics::may_sleep(subscriptions, "read_begin", self.node().label());
+        diagnostics::read_begin(subscriptions, self.node());
         let token = self.node().read_begin(subscriptions, None);
         ReadToken(token.expect("without a deadline the wait ends with a token"))
     }
@@ -63,7 +63,7 @@ impl<N: Notifier> Subscription<N> {
     pub fn read_begin_timeout(&self, timeout: Duration) -> Option<ReadToken> {
         let Some(deadline) = platform::deadline(timeout) else { return self.try_read_begin() };
         let subscriptions = self.subscriptions();
-        diagnostics::may_sleep(subscriptions, "read_begin", self.node().label());
+        diagnostics::read_begin(subscriptions, self.node());
         self.node().read_begin(subscriptions, Some(deadline)).map(ReadToken)
     }
 

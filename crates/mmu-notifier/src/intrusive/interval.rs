@@ -200,7 +200,7 @@ impl Interval {
     /// May sleep; it must not be removed meanwhile.
     pub fn read_begin(&self) -> Option<Sequence> {
         let (node, subscriptions) = self.reader("read_begin")?;
-        diagnostics::may_sleep(subscriptions, "read_begin", node.label());
+        diagnostics::read_begin(subscriptions, node);
         node.read_begin(subscriptions, None)
     }
 

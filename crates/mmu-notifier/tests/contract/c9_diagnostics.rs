@@ -122,3 +122,84 @@ fn c9_a_report_reads_as_a_sentence() {
         assert_eq!(report.to_string(), text);
     });
 }
+
+#[test]
+fn c9_a_reader_under_an_invalidation_of_its_own_thread_is_diagnosed() {
+    within(|| {
+        listen();
+        if !diagnostics::ENABLED {
+            return;
+        }
+        let space = AddressSpace::new();
+        let options = Options::new().label("impatient");
+        let watch = space.insert_with(range(0, 16), options, |_: &Invalidation| Answer::Done).unwrap();
+        let active = space.invalidate_start(range(0, 1));
+        // Without the bound it would wait for ever.
+        assert!(watch.read_begin_timeout(std::time::Duration::from_millis(1)).is_none());
+        active.end();
+        let reports = REPORTS.lock().unwrap();
+        let own = |report: &&Report| report.rule == Rule::WaitForOwnInvalidation;
+        let report = reports.iter().find(|report| own(report) && report.subscriber == Some("impatient"));
+        let origin = report.unwrap().origin.unwrap();
+        assert!(origin.file().ends_with("c9_diagnostics.rs"), "it names where the start was: {origin}");
+    });
+}
+
+#[test]
+fn c9_a_start_behind_the_exit_is_diagnosed_and_served() {
+    within(|| {
+        listen();
+        if !diagnostics::ENABLED {
+            return;
+        }
+        let space = AddressSpace::new();
+        let watch = space.insert(range(0, 16), |_: &Invalidation| Answer::Done).unwrap();
+        let holder = space.downgrade();
+        drop(space);
+        let token = watch.read_begin();
+        holder.invalidate(range(0, 1), || {});
+        assert!(watch.read_retry(token));
+        assert!(reported(Rule::StartAfterExit, "invalidate_start", None));
+    });
+}
+
+#[test]
+fn c9_synchronize_in_a_callback_is_diagnosed() {
+    within(|| {
+        listen();
+        if !diagnostics::ENABLED {
+            return;
+        }
+        let space = AddressSpace::new();
+        let _watch = space.insert(range(0, 16), |_: &Invalidation| {
+            // Nothing is pending here, so it returns; with a put of a listener that this walk is at, it would not.
+            mmu_notifier::synchronize();
+            Answer::Done
+        });
+        space.invalidate(range(0, 1), || {});
+        assert!(reported(Rule::WaitInCallback, "synchronize", None));
+    });
+}
+
+#[test]
+fn c3_9_c9_a_callback_that_invalidates_its_own_range_is_diagnosed() {
+    within(|| {
+        listen();
+        if !diagnostics::ENABLED {
+            return;
+        }
+        let space = AddressSpace::new();
+        let holder = space.downgrade();
+        let nested = std::sync::atomic::AtomicBool::new(false);
+        let _watch = space.insert(range(0, 16), move |_: &Invalidation| {
+            // It goes on: the subscriber that holds no lock is called once more.
+            if !nested.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                holder.invalidate(range(8, 9), || {});
+            }
+            Answer::Done
+        });
+        space.invalidate(range(8, 16), || {});
+        assert!(reported(Rule::StartInOwnRange, "invalidate_start", None));
+        assert_eq!(space.stats().hits, 2);
+    });
+}
