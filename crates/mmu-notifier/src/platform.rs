@@ -59,6 +59,9 @@ pub(crate) use primitives::{Futex, catch, heavy_barrier, light_barrier, now, on_
 /// What a panicking callback left.
 pub(crate) type Payload = primitives::Payload;
 
+/// Stands for the number of a thread that asked for one and got none.
+const REFUSED: u32 = u32::MAX;
+
 /// How many spaces a thread remembers its record of.
 const REMEMBERED: usize = 4;
 
@@ -91,15 +94,20 @@ impl Context {
 
     /// The number of this thread, taken at its first call; 0 if it has none.
     pub(crate) fn number(&self) -> u32 {
-        match self.number.get() {
-            0 => primitives::take_number(&self.number),
-            number => number,
+        if self.number.get() == 0 {
+            let number = primitives::take_number();
+            // A thread that got none does not ask again: the search for one is long where all are taken.
+            self.number.set(if number == 0 { REFUSED } else { number });
         }
+        self.known_number()
     }
 
     /// The number of this thread if it has taken one already; else 0.
     pub(crate) fn known_number(&self) -> u32 {
-        self.number.get()
+        match self.number.get() {
+            REFUSED => 0,
+            number => number,
+        }
     }
 
     /// Forgets the number and what goes with it: in the child of a fork every number is free again.

@@ -120,6 +120,20 @@ impl<N: Notifier> Registration<N> {
         drop(self);
     }
 
+    /// Leaves the list without release and without waiting (clause C4.3): no walk comes to it any more, and when
+    /// those that run are over the notifier is dropped; who does that is told at [`Shared::put`].
+    ///
+    /// # Context
+    /// Does not sleep; may be called in any callback, also in release.
+    pub fn put(self) {
+        let this = ManuallyDrop::new(self);
+        let record = this.record();
+        let subscriptions = record.space.watched();
+        subscriptions.list.put(&record.node);
+        // SAFETY: a registration is the one reference, and the record is alive until free_put; it holds its space.
+        unsafe { leave::put(&record.space, subscriptions, this.record.cast(), free_put::<N>) };
+    }
+
     fn record(&self) -> &Record<N> {
         // SAFETY: the record lives until the registration is dropped.
         unsafe { self.record.as_ref() }

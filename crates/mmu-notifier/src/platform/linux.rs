@@ -7,7 +7,7 @@
 
 #![expect(unsafe_code, reason = "system calls and pthread mutexes")]
 
-use core::cell::{Cell, UnsafeCell};
+use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32 as StaticU32, Ordering::Relaxed, compiler_fence};
 use std::sync::Once;
@@ -135,12 +135,10 @@ static NUMBER_TABLE: Numbers = Numbers {
     mutexes: UnsafeCell::new([const { MaybeUninit::uninit() }; NUMBERS]),
 };
 
-/// Gives this thread a number and stores it in its context; 0 if all are taken.
+/// Gives this thread a number; 0 if all are taken.
 #[cold]
-pub(crate) fn take_number(cell: &Cell<u32>) -> u32 {
-    let number = NUMBER_TABLE.take();
-    cell.set(number);
-    number
+pub(crate) fn take_number() -> u32 {
+    NUMBER_TABLE.take()
 }
 
 impl Numbers {

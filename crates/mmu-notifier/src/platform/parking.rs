@@ -2,7 +2,6 @@
 //!
 //! Chosen where the system is not Linux, and by `--cfg mmu_notifier_std_parking` anywhere.
 
-use core::cell::Cell;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -86,6 +85,6 @@ pub(crate) fn on_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: 
 pub(crate) fn on_fork(_: extern "C" fn(), _: extern "C" fn(), _: extern "C" fn()) {}
 
 /// No numbers: threads share records.
-pub(crate) fn take_number(_: &Cell<u32>) -> u32 {
+pub(crate) fn take_number() -> u32 {
     0
 }

@@ -209,3 +209,26 @@ fn c4_3_put_does_not_release() {
         log.expect(&["G free"]);
     });
 }
+
+#[test]
+fn c4_3_what_was_registered_may_be_put_instead_without_release_and_wait() {
+    within(|| {
+        let log = Recorder::new();
+        let space = AddressSpace::new();
+        let probe = Probe::new("R", &log);
+        let registered = space.register(Listed::freed(&probe)).expect("a registration");
+        probe.gate.hold();
+        let user = space.clone();
+        let walk = background(move || user.invalidate(range(0, 1), || {}));
+        walk.assert_waits("its callback is held");
+        registered.put();
+        let waiter = background(synchronize);
+        waiter.assert_waits("a walk that began before the put has not ended");
+        probe.gate.open();
+        walk.join();
+        waiter.join();
+        let events = log.take();
+        assert!(!events.iter().any(|event| event.contains("release")), "{events:?}");
+        assert_eq!(events.last().map(String::as_str), Some("R free"), "{events:?}");
+    });
+}
