@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use crate::frame::{self, Kind};
 use crate::hazard::{ACTIVE, Hazard, PHASE};
 use crate::interval::Node;
-use crate::platform::{Context, with_context};
+use crate::platform::with_context;
 use crate::scan::{Own, Scan, Wanted};
 use crate::start::Part;
 use crate::subscriptions::Subscriptions;
@@ -153,9 +153,13 @@ pub(crate) fn may_sleep(subscriptions: &Subscriptions, call: &'static str, subsc
 pub(crate) fn read_begin(subscriptions: &Subscriptions, node: &Node) {
     if ENABLED {
         may_sleep(subscriptions, "read_begin", node.label());
-        let number = with_context(|context| context.map_or(0, Context::known_number));
-        let own = |hazard: &&Hazard| hazard.belongs_to(number) && node.is_busy_for(hazard);
-        if let Some(origin) = subscriptions.book.iter().filter(own).find_map(Hazard::origin) {
+        let origin = with_context(|context| {
+            let own = |hazard: &&Hazard| {
+                context.is_some_and(|context| hazard.was_started_by(context)) && node.is_busy_for(hazard)
+            };
+            subscriptions.book.iter().filter(own).find_map(Hazard::origin)
+        });
+        if let Some(origin) = origin {
             let (rule, call) = (Rule::WaitForOwnInvalidation, "read_begin");
             report_with(Report { rule, call, subscriber: node.label(), origin: Some(origin) });
         }

@@ -32,7 +32,7 @@ use core::panic::Location;
 use core::ptr::{self, NonNull};
 
 use crate::hung::Post;
-use crate::platform::Context;
+use crate::platform::{Context, with_context};
 use crate::space::Stats;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, full_fence, publish, release_fence};
 
@@ -77,6 +77,8 @@ pub(crate) struct Hazard {
     refusals: AtomicU64,
     /// Where the start was called, while its guard belongs to that thread; for diagnostics.
     origin: AtomicPtr<Location<'static>>,
+    /// The context of that thread, to be compared only.
+    thread: AtomicPtr<Context>,
     /// The next in the book, or in the reserve.
     next: AtomicPtr<Hazard>,
     /// The next of the same thread number: a ring.
@@ -99,6 +101,7 @@ impl Hazard {
             hits: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             origin: AtomicPtr::new(ptr::null_mut()),
+            thread: AtomicPtr::new(ptr::null_mut()),
             next: AtomicPtr::new(ptr::null_mut()),
             sibling: AtomicPtr::new(ptr::null_mut()),
         }
@@ -138,6 +141,11 @@ impl Hazard {
         let origin = self.origin.load(Ordering::Relaxed).cast_const();
         // SAFETY: null, or a location that lives for ever, stored by `set_origin`.
         unsafe { origin.as_ref() }.filter(|_| self.word() & PHASE == ACTIVE)
+    }
+
+    /// Says whether the thread with this context was the one that [`origin`](Self::origin) is about.
+    pub(crate) fn was_started_by(&self, context: &Context) -> bool {
+        ptr::eq(self.thread.load(Ordering::Relaxed), context)
     }
 
     /// Says whether it belongs to this thread number, which is not 0.
@@ -353,6 +361,8 @@ impl<'b> Claim<'b> {
         if let Claim::One(hazard) = self {
             let origin = origin.map_or(ptr::null(), ptr::from_ref).cast_mut();
             hazard.origin.store(origin, Ordering::Relaxed);
+            let thread = with_context(|context| context.map_or(ptr::null(), ptr::from_ref));
+            hazard.thread.store(thread.cast_mut(), Ordering::Relaxed);
         }
     }
 

@@ -8,18 +8,18 @@ use mmu_notifier::diagnostics::{self, Report, Rule};
 use mmu_notifier::interval::{Answer, Options, Subscription};
 use mmu_notifier::{AddressSpace, AddressSpaceRef, Invalidation};
 
-use super::harness::{range, within};
+use super::harness::{lock, range, within};
 
 static REPORTS: Mutex<Vec<Report>> = Mutex::new(Vec::new());
 
 fn listen() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| diagnostics::set_hook(|report| REPORTS.lock().unwrap().push(*report)));
+    ONCE.call_once(|| diagnostics::set_hook(|report| lock(&REPORTS).push(*report)));
 }
 
 fn reported(rule: Rule, call: &str, subscriber: Option<&str>) -> bool {
     let found = |report: &Report| (report.rule, report.call, report.subscriber) == (rule, call, subscriber);
-    REPORTS.lock().unwrap().iter().any(found)
+    lock(&REPORTS).iter().any(found)
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn c9_a_report_reads_as_a_sentence() {
         let refuses = |_: &Invalidation| Answer::Refused;
         let _watch = space.insert_with(range(0, 16), options, refuses).unwrap();
         space.invalidate(range(0, 1), || {});
-        let reports = REPORTS.lock().unwrap();
+        let reports = lock(&REPORTS);
         let report = reports.iter().find(|report| report.subscriber == Some("worded")).unwrap();
         let text =
             "invalidate_start (worded): a callback may refuse only where the invalidation is not blockable";
@@ -137,7 +137,7 @@ fn c9_a_reader_under_an_invalidation_of_its_own_thread_is_diagnosed() {
         // Without the bound it would wait for ever.
         assert!(watch.read_begin_timeout(std::time::Duration::from_millis(1)).is_none());
         active.end();
-        let reports = REPORTS.lock().unwrap();
+        let reports = lock(&REPORTS);
         let own = |report: &&Report| report.rule == Rule::WaitForOwnInvalidation;
         let report = reports.iter().find(|report| own(report) && report.subscriber == Some("impatient"));
         let origin = report.unwrap().origin.unwrap();
