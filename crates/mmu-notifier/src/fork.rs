@@ -136,6 +136,7 @@ extern "C" fn after_in_child() {
                 subscriptions.freed.forget_waiters();
             }
         });
+        frees::forget_running();
         if let Some(context) = context {
             context.forget_number();
         }

@@ -18,6 +18,18 @@ pub(crate) struct Ticket {
     space: Cell<Option<NonNull<Space>>>,
     previous: Cell<*const Ticket>,
     next: Cell<*const Ticket>,
+    state: Cell<State>,
+}
+
+/// What a ticket stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It is in no list.
+    Out,
+    /// Its free waits for walks, or for a call that may sleep.
+    Waiting,
+    /// Its free runs.
+    Running,
 }
 
 impl Ticket {
@@ -27,6 +39,7 @@ impl Ticket {
             space: Cell::new(None),
             previous: Cell::new(ptr::null()),
             next: Cell::new(ptr::null()),
+            state: Cell::new(State::Out),
         }
     }
 }
@@ -70,6 +83,7 @@ pub(crate) fn begin(ticket: &Ticket, space: &AddressSpaceRef) {
         tickets.given += 1;
         ticket.number.set(tickets.given);
         ticket.space.set(Some(space.as_raw()));
+        ticket.state.set(State::Waiting);
         ticket.previous.set(tickets.last);
         ticket.next.set(ptr::null());
         // SAFETY: tickets in the list belong to nodes that are not freed yet.
@@ -81,21 +95,34 @@ pub(crate) fn begin(ticket: &Ticket, space: &AddressSpaceRef) {
     });
 }
 
-/// Says that it has run, and tells who waits in [`synchronize`]. The caller holds the space.
-pub(crate) fn end(ticket: &Ticket, space: &Space) {
-    FREES.with(|tickets| {
+/// Says that the free of the node runs now.
+pub(crate) fn run(ticket: &Ticket) {
+    FREES.with(|_| ticket.state.set(State::Running));
+}
+
+impl Tickets {
+    /// Takes a ticket out of the list, if it is in it.
+    fn take_out(&mut self, ticket: &Ticket) {
+        if ticket.state.replace(State::Out) == State::Out {
+            return;
+        }
         let (previous, next) = (ticket.previous.get(), ticket.next.get());
         // SAFETY: tickets in the list belong to nodes that are not freed yet.
         match unsafe { previous.as_ref() } {
             Some(previous) => previous.next.set(next),
-            None => tickets.first = next,
+            None => self.first = next,
         }
         // SAFETY: as above.
         match unsafe { next.as_ref() } {
             Some(next) => next.previous.set(previous),
-            None => tickets.last = previous,
+            None => self.last = previous,
         }
-    });
+    }
+}
+
+/// Says that it has run, and tells who waits in [`synchronize`]. The caller holds the space.
+pub(crate) fn end(ticket: &Ticket, space: &Space) {
+    FREES.with(|tickets| tickets.take_out(ticket));
     if let Some(subscriptions) = space.subscriptions().filter(|subscriptions| subscriptions.freed.is_heard())
     {
         subscriptions.freed.ring();
@@ -108,6 +135,7 @@ pub(crate) fn move_on(from: &Ticket, to: &Ticket) {
         let (previous, next) = (from.previous.get(), from.next.get());
         to.number.set(from.number.get());
         to.space.set(from.space.get());
+        to.state.set(from.state.replace(State::Out));
         to.previous.set(previous);
         to.next.set(next);
         // SAFETY: tickets in the list belong to nodes that are not freed yet.
@@ -165,6 +193,20 @@ pub(crate) fn lock_for_fork() {
     let mut turns = 0;
     while FREES.held.swap(true, Ordering::Acquire) {
         crate::platform::relax(&mut turns);
+    }
+}
+
+/// In the child of a fork, which holds the lock: frees that another thread was running are over there.
+pub(crate) fn forget_running() {
+    // SAFETY: the lock is held since before the fork.
+    let tickets = unsafe { &mut *FREES.list.get() };
+    let mut at = tickets.first;
+    // SAFETY: tickets in the list belong to nodes that are not freed yet.
+    while let Some(ticket) = unsafe { at.as_ref() } {
+        at = ticket.next.get();
+        if ticket.state.get() == State::Running {
+            tickets.take_out(ticket);
+        }
     }
 }
 

@@ -67,7 +67,7 @@ pub enum Elsewhere {
 }
 
 #[cfg(unix)]
-pub use forked::fork_beside;
+pub use forked::{fork_beside, in_child};
 
 #[cfg(unix)]
 mod forked {
@@ -166,8 +166,9 @@ mod forked {
         // One at a time: the other thread of another fork would not be behind this one.
         let _alone = lock(&ALONE);
         let stuck = Stuck::default();
-        let ours = Belongings::new(elsewhere, &stuck);
-        let (space, there) = (ours.space.clone(), stuck.clone());
+        let mut ours = Some(Belongings::new(elsewhere, &stuck));
+        let space = ours.as_ref().map(|ours| ours.space.clone()).expect("they were just made");
+        let there = stuck.clone();
         let other = thread::spawn(move || {
             let active = space.invalidate_start(range(0x5000, 0x5001));
             there.stand();
@@ -176,21 +177,9 @@ mod forked {
         while !stuck.inside.load(Ordering::SeqCst) {
             thread::yield_now();
         }
-        // SAFETY: the child calls this library, the allocator (which glibc makes usable behind a fork) and
-        // `_exit`; it takes no lock that another thread of this program may have held.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            let outcome = catch_unwind(AssertUnwindSafe(|| ours.use_up(&stuck)));
-            let status = match outcome {
-                Ok(true) => 0,
-                Ok(false) => 1,
-                Err(_) => 2,
-            };
-            // SAFETY: it ends the child at once, with nothing of the parent's run twice.
-            unsafe { libc::_exit(status) };
-        }
-        assert!(child > 0, "fork failed");
-        let status = wait_for(child);
+        // The child takes them; the parent's are still here.
+        let status = in_child(|| ours.take().is_some_and(|ours| ours.use_up(&stuck)));
+        let ours = ours.expect("only the child has taken them");
         stuck.go_on.store(true, Ordering::SeqCst);
         other.join().expect("the other thread of the parent");
         // The parent saw nothing of it.
@@ -202,6 +191,27 @@ mod forked {
             Some(other) => panic!("{elsewhere:?}: the child ended with status {other}"),
             None => panic!("{elsewhere:?}: the child hangs"),
         }
+    }
+
+    /// Runs `f` in a child process; returns 0 if it said true, 1 if false, 2 if it panicked, none if it hung.
+    ///
+    /// # Panics
+    /// If there is no child.
+    pub fn in_child(f: impl FnOnce() -> bool) -> Option<i32> {
+        // SAFETY: the child calls this library, the allocator (which glibc makes usable behind a fork) and
+        // `_exit`; it takes no lock that another thread of this program may have held.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let status = match catch_unwind(AssertUnwindSafe(f)) {
+                Ok(true) => 0,
+                Ok(false) => 1,
+                Err(_) => 2,
+            };
+            // SAFETY: it ends the child at once, with nothing of the parent's run twice.
+            unsafe { libc::_exit(status) };
+        }
+        assert!(child > 0, "fork failed");
+        wait_for(child)
     }
 
     /// Waits for the child; none if it had to be killed.

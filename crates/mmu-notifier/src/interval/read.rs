@@ -137,6 +137,8 @@ impl<N: Notifier> ReadBegin<'_, N> {
             // Whoever took it is about to call it: a few instructions, or a switch of threads.
             // ORDERING: acquire pairs with the release in `wake`.
             while self.waiter.state.load(Ordering::Acquire) == HUNG {
+                // In the child of a fork it may be among those that were left ready.
+                hooks.finish_ready();
                 platform::relax(&mut turns);
             }
         }

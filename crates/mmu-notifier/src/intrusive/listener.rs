@@ -317,6 +317,7 @@ unsafe fn free(hung: NonNull<Hung>) {
     let ticket = Ticket::new();
     // SAFETY: the node is initialised until the state is OUT.
     frees::move_on(unsafe { &node.as_ref().ticket }, &ticket);
+    frees::run(&ticket);
     // SAFETY: the listener is alive until its callback.
     unsafe { (*listener.as_ptr()).state.store(OUT, Ordering::Release) };
     // SAFETY: the table is that of the listener, and this is its one free.

@@ -179,6 +179,7 @@ unsafe fn free_put<N: Notifier>(hung: NonNull<Hung>) {
     // SAFETY: as promised by the caller; its fields are dropped one by one here.
     let mut record =
         unsafe { Box::from_raw(leave::node_of(hung).cast::<ManuallyDrop<Record<N>>>().as_ptr()) };
+    frees::run(&record.node.ticket);
     // The ticket ends, and the space is let go, also if the notifier's drop panics.
     // SAFETY: the notifier is not used again.
     let result = platform::catch(|| unsafe { core::ptr::drop_in_place(&raw mut record.notifier) });
