@@ -162,3 +162,23 @@ fn the_top_of_the_space_is_reached() {
     fixture.check(Range::from_len(u64::MAX - 100, 50).unwrap());
     fixture.check(Range::from_len(0u64, 1).unwrap());
 }
+
+/// The separators behind the last child are the top of the space too: they were taken for children.
+#[test]
+fn many_that_start_with_the_last_byte_of_the_space() {
+    let mut fixture = Fixture::new(5);
+    for number in 0..3_000u64 {
+        fixture.insert(Range::to_top(u64::MAX));
+        if number % 50 == 0 {
+            fixture.insert(Range::from_len(u64::MAX - number, 1).unwrap());
+            fixture.check(Range::to_top(u64::MAX));
+            fixture.check(Range::from_len(u64::MAX - 10, 11).unwrap());
+        }
+    }
+    for _ in 0..2_000 {
+        let at = fixture.random.below(fixture.nodes.len() as u64) as usize;
+        fixture.remove(at);
+        fixture.insert(Range::to_top(u64::MAX));
+    }
+    fixture.check(Range::ALL);
+}

@@ -145,7 +145,8 @@ impl Index {
             if page.is_leaf() {
                 return (page, 0);
             }
-            let slot = page.child_for(start);
+            // Behind the last separator stands the top of the space, which is a start as well.
+            let slot = page.child_for(start).min(page.used.get() as usize - 1);
             if page.live.load(Ordering::Relaxed) & (1 << slot) == 0 {
                 return (page, slot);
             }
