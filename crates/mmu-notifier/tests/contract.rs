@@ -26,6 +26,7 @@ mod contract {
     mod c8_inside;
     mod c9_diagnostics;
     mod harness;
+    mod mended;
     mod probe;
     mod properties;
 }

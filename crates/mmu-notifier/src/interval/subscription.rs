@@ -24,6 +24,7 @@ use crate::address::Range;
 use crate::diagnostics;
 use crate::hung::{Hung, When};
 use crate::invalidation::{Invalidation, Owner};
+use crate::platform;
 use crate::scan::{Own, Wanted};
 use crate::space::AddressSpaceRef;
 use crate::subscriptions::Subscriptions;
@@ -247,12 +248,11 @@ impl<N: Notifier> Subscription<N> {
             let first = unsafe { Box::from_raw(first.as_ptr()) };
             return fail(cause, olds, first.root.notifier);
         }
-        for old in olds {
-            let old = core::mem::ManuallyDrop::new(old);
-            // SAFETY: take_over removed it and waited for every start that may have found it.
-            unsafe { free_records(old.record, old.first) };
-        }
-        Ok(Subscription { record: first.cast(), first })
+        // If the drop of an old notifier panics, the new one is removed again.
+        let new = Subscription { record: first.cast(), first };
+        // SAFETY: take_over removed them and waited for every start that may have found them.
+        unsafe { free_replaced(olds) };
+        Ok(new)
     }
 
     /// Leaves the rest to a hung node, which frees the records when no start can know them any more.
@@ -280,6 +280,27 @@ unsafe fn free_records<N>(record: NonNull<Record<N>>, first: NonNull<First<N>>) 
     }
     // SAFETY: made by `insert` or `replace`; as promised by the caller.
     drop(unsafe { Box::from_raw(first.as_ptr()) });
+}
+
+/// Frees all records of subscriptions that another was put in the place of; a panic goes on behind the last.
+///
+/// # Safety
+/// As for [`free_records`], for each.
+unsafe fn free_replaced<N: Notifier>(olds: Vec<Subscription<N>>) {
+    // They are out of the index, so none may ever be dropped as a subscription, not while a panic passes either.
+    let mut olds = core::mem::ManuallyDrop::new(olds);
+    let mut panic = None;
+    for old in olds.iter() {
+        // SAFETY: as promised by the caller.
+        let freed = platform::catch(|| unsafe { free_records(old.record, old.first) });
+        panic = panic.or(freed.err());
+    }
+    // SAFETY: 0 is not more than the capacity, and what stood there was freed.
+    unsafe { olds.set_len(0) };
+    drop(core::mem::ManuallyDrop::into_inner(olds));
+    if let Some(payload) = panic {
+        platform::resume(payload);
+    }
 }
 
 /// # Safety
