@@ -165,7 +165,9 @@ pub fn synchronize() {
         // A space may have left the free to a call like this one.
         subscriptions.may_sleep();
         subscriptions.count_wait();
-        subscriptions.freed.wait_until(None, || oldest_number().is_none_or(|oldest| oldest > number));
+        let has_run = || oldest_number().is_none_or(|oldest| oldest > number);
+        // Or it became ready meanwhile, and was left to this call.
+        subscriptions.freed.wait_until(None, || has_run() || subscriptions.hooks.has_ready());
     }
 }
 

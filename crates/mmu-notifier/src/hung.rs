@@ -192,9 +192,14 @@ impl Hooks {
         finished.finish();
     }
 
+    /// Says whether anything was left ready.
+    pub(crate) fn has_ready(&self) -> bool {
+        self.has_ready.load(Ordering::Relaxed) != 0
+    }
+
     /// Finishes what was left ready. Called by calls that may sleep, and at the end of the space.
     pub(crate) fn finish_ready(&self) {
-        if self.has_ready.load(Ordering::Relaxed) == 0 {
+        if !self.has_ready() {
             return;
         }
         let mut finished = Finished::new();

@@ -18,7 +18,7 @@ pub(crate) struct Subscriptions {
     pub(crate) book: Book,
     pub(crate) hooks: Hooks,
     pub(crate) list: List,
-    /// Rung when a free that put began has run.
+    /// Rung when a free that put began has run, or was left to a call that may sleep.
     pub(crate) freed: Bell,
     pub(crate) waits: AtomicU64,
     /// Not 0 once the exit is over.
@@ -49,6 +49,10 @@ impl Subscriptions {
     pub(crate) fn ring(&self, post: Option<&Post>) {
         if let Some(post) = post {
             self.hooks.ring(&self.book, post);
+            // A free that was left to the next call that may sleep: one that sleeps already is that call.
+            if self.hooks.has_ready() && self.freed.is_heard() {
+                self.freed.ring();
+            }
         }
     }
 

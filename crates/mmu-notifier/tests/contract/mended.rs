@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mmu_notifier::interval::{Answer, Notifier, Options, Sequence, Subscription};
-use mmu_notifier::{AddressSpace, Invalidation};
+use mmu_notifier::{AddressSpace, Invalidation, synchronize};
 
-use super::harness::{range, within};
+use super::harness::{Recorder, background, range, within};
+use super::probe::{Listed, Probe, register};
 
 fn panics<R>(call: impl FnOnce() -> R) -> bool {
     catch_unwind(AssertUnwindSafe(call)).is_err()
@@ -37,5 +38,27 @@ fn a_replaced_notifier_whose_drop_panics_had_the_others_removed_twice() {
         let new = |_: &Invalidation| Answer::Done;
         assert!(panics(|| Subscription::replace(olds, &space, range(0, 3), Options::new(), new)));
         assert_eq!((drops.load(Ordering::Relaxed), space.stats().intervals), (3, 0));
+    });
+}
+
+#[test]
+fn a_free_that_was_left_while_synchronize_slept_was_left_for_ever() {
+    within(|| {
+        let log = Recorder::new();
+        let space = AddressSpace::builder().defer_drops().build().unwrap();
+        let (_slow, slow_probe) = register(&space, "SLOW", &log);
+        let probe = Probe::new("PUT", &log);
+        let shared = space.get::<_, ()>(1, |_| Ok(Listed::freed(&probe))).unwrap();
+        slow_probe.gate.hold();
+        let walker = space.clone();
+        let walk = background(move || walker.invalidate_range(range(0, 1)));
+        slow_probe.gate.wait_inside(1);
+        shared.put();
+        let waiter = background(synchronize);
+        waiter.assert_waits("the walk has not left the notifier");
+        slow_probe.gate.open();
+        walk.join();
+        waiter.join();
+        assert_eq!(Arc::strong_count(&probe), 1, "it was freed");
     });
 }
