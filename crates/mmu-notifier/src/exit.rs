@@ -34,7 +34,7 @@ impl Space {
         full_fence();
         let Some(subscriptions) = self.subscriptions() else { return };
         subscriptions.close();
-        subscriptions.may_sleep();
+        let left = platform::catch(|| subscriptions.may_sleep()).err();
         let release = Invalidation::new(Range::ALL, Event::Release);
         // CONTRACT C8.1: first the interval side, all of it.
         let first = platform::catch(|| start::release(self, subscriptions, &release)).err();
@@ -48,7 +48,9 @@ impl Space {
         Scan::new(&subscriptions.book, subscriptions.id, wanted).wait(subscriptions, None);
         subscriptions.set_exited();
         subscriptions.list.reclaim(&subscriptions.book, subscriptions.id);
-        if let Some(payload) = first.or(second) {
+        // CONTRACT C7.4: what was put or detached in a release may have no later call than this one.
+        let last = platform::catch(|| subscriptions.may_sleep()).err();
+        if let Some(payload) = left.or(first).or(second).or(last) {
             platform::resume(payload);
         }
     }

@@ -8,12 +8,12 @@
 #![expect(unsafe_code, reason = "spaces are linked through raw pointers under the lock of the registry")]
 
 use core::cell::{Cell, UnsafeCell};
-use core::ptr;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::frees;
 use crate::platform::{self, with_context};
-use crate::space::Space;
+use crate::space::{AddressSpaceRef, Space};
 
 /// The place of a space in the registry.
 #[derive(Debug)]
@@ -70,18 +70,40 @@ impl Registry {
     }
 }
 
+/// Holds one of all spaces that `wanted` says yes to, if there is one that has a holder.
+pub(crate) fn find(wanted: impl Fn(&Space) -> bool) -> Option<AddressSpaceRef> {
+    let mut found = None;
+    REGISTRY.lock();
+    // SAFETY: the lock is held, so nobody else uses the list.
+    let mut at = unsafe { *REGISTRY.first.get() };
+    // SAFETY: spaces are taken out of the list before they are freed.
+    while let (None, Some(space)) = (&found, unsafe { at.as_ref() }) {
+        if wanted(space) {
+            // SAFETY: it is in the list, so it is not freed yet, and was entered as the pointer of its box.
+            found = unsafe { AddressSpaceRef::try_hold(at.cast_mut()) };
+        }
+        at = space.registered.next.get();
+    }
+    REGISTRY.unlock();
+    found
+}
+
 /// Enters a new space; it is taken out by [`forget`] before it is freed.
-pub(crate) fn remember(space: &Space) {
+///
+/// # Safety
+/// The space is alive, and the pointer is one that it may be freed with.
+pub(crate) unsafe fn remember(space: NonNull<Space>) {
     platform::on_fork(before, after_in_parent, after_in_child);
     REGISTRY.lock();
     // SAFETY: the lock is held, so nobody else uses the list.
     let first = unsafe { &mut *REGISTRY.first.get() };
     // SAFETY: spaces are taken out of the list before they are freed.
     if let Some(first) = unsafe { first.as_ref() } {
-        first.registered.previous.set(space);
+        first.registered.previous.set(space.as_ptr());
     }
-    space.registered.next.set(*first);
-    *first = space;
+    // SAFETY: as promised by the caller.
+    unsafe { space.as_ref() }.registered.next.set(*first);
+    *first = space.as_ptr();
     REGISTRY.unlock();
 }
 

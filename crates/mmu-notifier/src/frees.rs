@@ -159,6 +159,11 @@ pub(crate) fn move_on(from: &Ticket, to: &Ticket) {
 /// May sleep. Not in a callback, which it would wait for.
 pub fn synchronize() {
     crate::diagnostics::synchronize();
+    // CONTRACT C7.4: what detach left has no ticket.
+    let has_left = |space: &Space| space.subscriptions().is_some_and(|found| found.hooks.has_ready());
+    while let Some(space) = crate::fork::find(has_left) {
+        space.watched().may_sleep();
+    }
     let mine = FREES.with(|tickets| tickets.given);
     while let Some((number, space)) = oldest(mine) {
         let Some(subscriptions) = space.space().subscriptions() else { return };

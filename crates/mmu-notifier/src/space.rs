@@ -274,6 +274,20 @@ impl AddressSpaceRef {
         AddressSpaceRef { space }
     }
 
+    /// Makes one more holder, unless the last one has gone.
+    ///
+    /// # Safety
+    /// - `space` is not freed yet, and stays so during this call.
+    /// - It is a pointer that the space may be freed with.
+    pub(crate) unsafe fn try_hold(space: *mut Space) -> Option<Self> {
+        let space = NonNull::new(space)?;
+        let one_more = |holders: u64| (holders != 0 && holders < MOST).then(|| holders + 1);
+        // SAFETY: as promised by the caller.
+        let holders = &unsafe { space.as_ref() }.holders;
+        holders.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(AddressSpaceRef { space })
+    }
+
     pub(crate) fn as_raw(&self) -> NonNull<Space> {
         self.space
     }
@@ -660,8 +674,8 @@ impl Builder {
         };
         let space = crate::memory::try_box(space).map_err(|_| OutOfMemory)?;
         let space = NonNull::from(Box::leak(space));
-        // SAFETY: the space was just made, and is taken out of the registry before it is freed.
-        crate::fork::remember(unsafe { space.as_ref() });
+        // SAFETY: the space was just made, and is freed with this pointer.
+        unsafe { crate::fork::remember(space) };
         Ok(AddressSpace { holder: ManuallyDrop::new(AddressSpaceRef { space }) })
     }
 }

@@ -8,7 +8,7 @@ use mmu_notifier::interval::{Answer, Notifier, Options, Sequence, Subscription};
 use mmu_notifier::{AddressSpace, Invalidation, synchronize};
 
 use super::harness::{Recorder, background, range, within};
-use super::probe::{Listed, Probe, register};
+use super::probe::{Listed, Probe, insert, register, slot, take};
 
 fn panics<R>(call: impl FnOnce() -> R) -> bool {
     catch_unwind(AssertUnwindSafe(call)).is_err()
@@ -60,5 +60,38 @@ fn a_free_that_was_left_while_synchronize_slept_was_left_for_ever() {
         walk.join();
         waiter.join();
         assert_eq!(Arc::strong_count(&probe), 1, "it was freed");
+    });
+}
+
+#[test]
+fn what_a_release_put_or_detached_was_left_for_ever() {
+    within(|| {
+        let log = Recorder::new();
+        let space = AddressSpace::builder().defer_drops().build().unwrap();
+        let put = Probe::new("PUT", &log);
+        let shared = slot(space.get::<_, ()>(1, |_| Ok(Listed::freed(&put))).unwrap());
+        let (detached, detached_probe) = insert(&space, "DETACHED", range(0, 1), &log);
+        let detached = slot(detached);
+        let (listed, probe) = register(&space, "N", &log);
+        probe.once("release", move || {
+            take(&shared).unwrap().put();
+            take(&detached).unwrap().detach();
+        });
+        drop(space);
+        assert_eq!((Arc::strong_count(&put), Arc::strong_count(&detached_probe)), (1, 1));
+        drop(listed);
+    });
+}
+
+#[test]
+fn what_was_detached_behind_the_exit_was_left_by_synchronize_too() {
+    within(|| {
+        let log = Recorder::new();
+        let space = AddressSpace::builder().defer_drops().build().unwrap();
+        let (detached, probe) = insert(&space, "DETACHED", range(0, 1), &log);
+        drop(space);
+        detached.detach();
+        synchronize();
+        assert_eq!(Arc::strong_count(&probe), 1);
     });
 }
