@@ -9,6 +9,7 @@
 
 #![expect(unsafe_code, reason = "nodes are called through raw pointers")]
 
+use core::cell::Cell;
 use core::fmt;
 use core::panic::Location;
 use core::ptr::{self, NonNull};
@@ -204,8 +205,8 @@ impl<'c> Calls<'c> {
         hits.complete = subscriptions.index.search(bounds, None, &mut hits.batch);
         claim.unpin();
         if hits.batch.as_slice().is_empty() && nobody {
-            subscriptions.ring(claim.activate(part.identity));
-            return Ok(Started::new(0));
+            let late = subscriptions.ring(claim.activate(part.identity));
+            return self.conclude(Ok(Started::new(0)), slice::from_mut(part), false, late);
         }
         self.run(slice::from_mut(part), Some(&mut hits))
     }
@@ -233,15 +234,16 @@ impl<'c> Calls<'c> {
         let claim = first.claim(self.subscriptions);
         let section = claim.unwrap_or_else(|| self.subscriptions.book.claim(self.context));
         let place = frame::Place { space: self.subscriptions.id, section, parts };
+        let late = Late::default();
         let (result, exit_due) =
-            Frame::around(self.context, &place, kind, |frame| self.call(frame, section, parts, hits));
+            Frame::around(self.context, &place, kind, |frame| self.call(frame, section, parts, hits, &late));
         if claim.is_none() {
             section.give_back();
         }
         if result.is_err() {
             parts.iter().for_each(|part| part.give_back(self.subscriptions));
         }
-        self.conclude(result.map(Started::new), parts, exit_due)
+        self.conclude(result.map(Started::new), parts, exit_due, late.0.into_inner())
     }
 
     /// Returns the limit up to which the list has heard of the start.
@@ -251,10 +253,11 @@ impl<'c> Calls<'c> {
         section: Claim<'_>,
         parts: &[Part],
         hits: Option<&mut Hits>,
+        late: &Late,
     ) -> Result<u64, Failure> {
         let begun = hits.is_some();
         if let Some(hits) = hits {
-            self.call_intervals(parts, hits)?;
+            self.call_intervals(parts, hits, late)?;
         }
         if let Some(part) = parts.first() {
             frame.set_kind(kind_of(&part.invalidation, Kind::Walk, Kind::WalkNonblock));
@@ -262,14 +265,14 @@ impl<'c> Calls<'c> {
         let over = || {
             // CONTRACT C5.3: the interval side is over before the ends of those who accepted.
             if begun {
-                self.each(parts, Claim::retire);
+                self.each(parts, late, Claim::retire);
             }
         };
-        walk::start(self.subscriptions, section, parts, over).inspect_err(|_| section.count(0, 1))
+        walk::start(self.subscriptions, section, parts, over, late).inspect_err(|_| section.count(0, 1))
     }
 
     /// Calls the intervals that are hit: then the invalidation is active, or over if one refused or panicked.
-    fn call_intervals(self, parts: &[Part], hits: &mut Hits) -> Result<(), Failure> {
+    fn call_intervals(self, parts: &[Part], hits: &mut Hits, late: &Late) -> Result<(), Failure> {
         let mut begun = Begun::new();
         let mut pass = Pass::new(self.subscriptions, hits.limit, &mut begun);
         for part in parts {
@@ -284,44 +287,45 @@ impl<'c> Calls<'c> {
             claim.count(pass.hits, u64::from(pass.failure.is_some()));
         }
         match pass.failure {
-            None => self.each(parts, Claim::activate),
-            Some(_) => self.each(parts, Claim::abandon),
+            None => self.each(parts, late, Claim::activate),
+            Some(_) => self.each(parts, late, Claim::abandon),
         }
         pass.failure.map_or(Ok(()), Err)
     }
 
     /// Changes the phase of every part, and tells those who wait for it.
-    fn each(self, parts: &[Part], change: impl Fn(Claim<'c>, u64) -> Option<&'c Post>) {
+    fn each(self, parts: &[Part], late: &Late, change: impl Fn(Claim<'c>, u64) -> Option<&'c Post>) {
         for part in parts {
             if let Some(claim) = part.claim(self.subscriptions) {
-                self.subscriptions.ring(change(claim, part.identity));
+                late.keep(self.subscriptions.ring(change(claim, part.identity)));
             }
         }
     }
 
     /// Runs an exit that was left to this call, and turns a failure into what the caller gets.
+    #[inline]
     fn conclude(
         self,
         started: Result<Started, Failure>,
         parts: &mut [Part],
         exit_due: bool,
+        mut late: Option<Payload>,
     ) -> Result<Started, StartError> {
         if exit_due {
             // CONTRACT C8.3
             // SAFETY: the last user's drop left the exit to this call, whose caller is a holder.
             let exit = platform::catch(|| unsafe { Space::exit_and_let_go(NonNull::from(self.space)) });
-            if let Err(payload) = exit {
-                if let Ok(started) = started {
-                    // The caller gets no guard, so what was begun ends here.
-                    let _ = platform::catch(|| end(self.space, &started, parts, Ending::Whole));
-                }
-                platform::resume(payload);
-            }
+            late = late.or(exit.err());
         }
-        match started {
-            Ok(started) => Ok(started),
-            Err(Failure::Refused) => Err(StartError::WouldBlock),
-            Err(Failure::Panicked(payload)) => platform::resume(payload),
+        match (started, late) {
+            (Ok(started), None) => Ok(started),
+            (Ok(started), Some(payload)) => {
+                // The caller gets no guard, so what was begun ends here.
+                let _ = platform::catch(|| end(self.space, &started, parts, Ending::Whole));
+                platform::resume(payload)
+            }
+            (Err(Failure::Refused), None) => Err(StartError::WouldBlock),
+            (Err(Failure::Panicked(payload)), _) | (_, Some(payload)) => platform::resume(payload),
         }
     }
 }
@@ -340,16 +344,33 @@ pub(crate) fn release(space: &Space, subscriptions: &Subscriptions, invalidation
         let mut hits = Hits { limit: subscriptions.index.limit(), batch: Batch::new(), complete: false };
         let parts = slice::from_ref(&part);
         let place = frame::Place { space: subscriptions.id, section, parts };
-        let (result, _) =
-            Frame::around(context, &place, Kind::Intervals, |_| calls.call_intervals(parts, &mut hits));
+        let late = Late::default();
+        let (result, _) = Frame::around(context, &place, Kind::Intervals, |_| {
+            calls.call_intervals(parts, &mut hits, &late)
+        });
         if result.is_ok() {
-            calls.each(parts, Claim::retire);
+            calls.each(parts, &late, Claim::retire);
         }
         part.give_back(subscriptions);
-        if let Err(Failure::Panicked(payload)) = result {
+        let panic = if let Err(Failure::Panicked(payload)) = result { Some(payload) } else { None };
+        if let Some(payload) = panic.or(late.0.into_inner()) {
             platform::resume(payload);
         }
     });
+}
+
+/// The first panic of what is freed or woken when a call changes its phase: it goes on behind the call, whose
+/// books are in order then (clause C7.2).
+#[derive(Default)]
+pub(crate) struct Late(Cell<Option<Payload>>);
+
+impl Late {
+    pub(crate) fn keep(&self, panic: Option<Payload>) {
+        if panic.is_some() {
+            let first = self.0.take();
+            self.0.set(first.or(panic));
+        }
+    }
 }
 
 /// What a start has found so far of one range.
@@ -433,7 +454,8 @@ impl<'p> Pass<'p> {
             Ok(Answer::Refused) if !invalidation.is_blockable() => self.failure = Some(Failure::Refused),
             // CONTRACT C5.2: a bug, taken as accepted.
             Ok(Answer::Refused) => {
-                diagnostics::report(Rule::RefusedBlockable, "invalidate_start", hit.label());
+                let report = || diagnostics::report(Rule::RefusedBlockable, "invalidate_start", hit.label());
+                self.failure = platform::catch(report).err().map(Failure::Panicked);
             }
             Err(payload) => self.failure = Some(Failure::Panicked(payload)),
         }
@@ -479,15 +501,26 @@ fn end_watched(
     parts: &mut [Part],
     ending: Ending,
 ) {
+    let late = Late::default();
     for part in &mut *parts {
         let Some(claim) = part.claim(subscriptions) else { continue };
         if claim.is_active(part.identity) && !is_of_a_parent(started, claim) {
-            subscriptions.ring(claim.retire(part.identity));
+            late.keep(subscriptions.ring(claim.retire(part.identity)));
         } else {
-            part.has_no_start(started);
+            late.keep(platform::catch(|| part.has_no_start(started)).err());
         }
     }
-    let parts = &*parts;
+    match late.0.into_inner() {
+        None => end_list(space, subscriptions, started, parts, ending),
+        Some(payload) => {
+            let _ = platform::catch(|| end_list(space, subscriptions, started, parts, ending));
+            platform::resume(payload);
+        }
+    }
+}
+
+/// The list's part of an end, which then gives the claims back.
+fn end_list(space: &Space, subscriptions: &Subscriptions, started: &Started, parts: &[Part], ending: Ending) {
     let give_back = || parts.iter().for_each(|part| part.give_back(subscriptions));
     if subscriptions.list.count() == 0 {
         return give_back();

@@ -8,7 +8,7 @@ use crate::hazard::{Book, Claim};
 use crate::hung::{Hooks, Post};
 use crate::index::Index;
 use crate::list::List;
-use crate::platform::Bell;
+use crate::platform::{self, Bell, Payload};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Both sides of a space's subscriptions, and the hazards that they share.
@@ -44,16 +44,22 @@ impl Subscriptions {
         subscriptions.book.refill(0).then_some(subscriptions)
     }
 
-    /// Tells those who wait at `post`, if anybody may.
+    /// Tells those who wait at `post`, if anybody may. Returns the panic of what was finished there, which the
+    /// caller lets go on once its own books are in order.
     #[inline]
-    pub(crate) fn ring(&self, post: Option<&Post>) {
-        if let Some(post) = post {
-            self.hooks.ring(&self.book, post);
-            // A free that was left to the next call that may sleep: one that sleeps already is that call.
-            if self.hooks.has_ready() && self.freed.is_heard() {
-                self.freed.ring();
-            }
+    #[must_use]
+    pub(crate) fn ring(&self, post: Option<&Post>) -> Option<Payload> {
+        self.ring_heard(post?)
+    }
+
+    #[cold]
+    fn ring_heard(&self, post: &Post) -> Option<Payload> {
+        let panic = platform::catch(|| self.hooks.ring(&self.book, post)).err();
+        // A free that was left to the next call that may sleep: one that sleeps already is that call.
+        if self.hooks.has_ready() && self.freed.is_heard() {
+            self.freed.ring();
         }
+        panic
     }
 
     /// Counts a call that may have to wait, and finishes what was left to such calls.
@@ -79,9 +85,10 @@ impl Subscriptions {
         self.exited.load(Ordering::Relaxed) != 0
     }
 
-    /// Leaves the section of `claim`.
-    pub(crate) fn leave_section(&self, claim: Claim<'_>) {
-        self.ring(claim.leave_section());
+    /// Leaves the section of `claim`; a panic as in [`ring`](Self::ring).
+    #[must_use]
+    pub(crate) fn leave_section(&self, claim: Claim<'_>) -> Option<Payload> {
+        self.ring(claim.leave_section())
     }
 }
 

@@ -359,9 +359,12 @@ impl<N: Notifier> Drop for Subscription<N> {
             self.leave_behind(subscriptions);
             return;
         }
-        subscriptions.may_sleep();
+        let left = platform::catch(|| subscriptions.may_sleep()).err();
         // SAFETY: withdrawn, and every start that may have found it was waited for.
         unsafe { free_records(self.record, self.first) };
+        if let Some(payload) = left {
+            platform::resume(payload);
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use super::walk::Call;
 use crate::diagnostics;
 use crate::frees;
 use crate::hung::{Finish, Hung, When};
-use crate::platform::{Payload, with_context};
+use crate::platform::{self, Payload, with_context};
 use crate::scan::{Own, Scan, Wanted};
 use crate::space::{AddressSpaceRef, Space};
 use crate::subscriptions::Subscriptions;
@@ -51,8 +51,9 @@ pub(crate) fn unregister(space: &Space, subscriptions: &Subscriptions, node: Non
     let others = Wanted::Walked { stamp, own: Own::Skipped };
     Scan::new(&subscriptions.book, subscriptions.id, others).wait(subscriptions, None);
     subscriptions.list.reclaim(&subscriptions.book, subscriptions.id);
-    subscriptions.may_sleep();
-    Left { stamp, panic }
+    // CONTRACT C7.2: a panic of what was left by others comes behind this node's own end.
+    let left = platform::catch(|| subscriptions.may_sleep()).err();
+    Left { stamp, panic: panic.or(left) }
 }
 
 /// Leaves the free of a node, which the last put took off the list, to a time when no walk knows it.

@@ -16,7 +16,7 @@ use crate::hazard::Claim;
 use crate::invalidation::Invalidation;
 use crate::platform::{self, Context, Payload};
 use crate::space::{AddressSpaceRef, Pte, Space};
-use crate::start::{Ending, Failure, Part};
+use crate::start::{Ending, Failure, Late, Part};
 use crate::subscriptions::Subscriptions;
 
 /// Positions that one frame of a start's walk notes refusals for.
@@ -42,7 +42,8 @@ impl Call<'_> {
         let (result, exit_due) = Frame::around(self.context, &place, Kind::Walk, |_| {
             self.section.enter_section(self.subscriptions.list.stamp());
             let result = visit(self.subscriptions.list.entries(), &mut panic);
-            self.subscriptions.leave_section(self.section);
+            let left = self.subscriptions.leave_section(self.section);
+            panic = panic.take().or(left);
             result
         });
         give_back();
@@ -199,6 +200,7 @@ pub(crate) fn start(
     section: Claim<'_>,
     parts: &[Part],
     over: impl FnOnce(),
+    late: &Late,
 ) -> Result<u64, Failure> {
     if subscriptions.list.count() == 0 {
         return Ok(0);
@@ -208,7 +210,7 @@ pub(crate) fn start(
     let limit = subscriptions.list.limit();
     let entries = subscriptions.list.entries();
     let failure = start_parts(entries, limit, parts, over);
-    subscriptions.leave_section(section);
+    late.keep(subscriptions.leave_section(section));
     failure.map_or(Ok(limit), Err)
 }
 
@@ -291,7 +293,10 @@ impl StartWalk<'_> {
             Ok(Ok(())) => return,
             // CONTRACT C5.2: a bug, taken as accepted.
             Ok(Err(_)) if self.invalidation.is_blockable() => {
-                return diagnostics::report(Rule::RefusedBlockable, "invalidate_range_start", called.label());
+                let call = "invalidate_range_start";
+                let report = || diagnostics::report(Rule::RefusedBlockable, call, called.label());
+                *failure = platform::catch(report).err().map(Failure::Panicked);
+                return;
             }
             Ok(Err(_)) => _ = failure.get_or_insert(Failure::Refused),
             Err(payload) => *failure = Some(Failure::Panicked(payload)),

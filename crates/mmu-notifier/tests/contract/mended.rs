@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mmu_notifier::interval::{Answer, Notifier, Options, Sequence, Subscription};
-use mmu_notifier::{AddressSpace, Invalidation, synchronize};
+use mmu_notifier::{AddressSpace, Batch, Invalidation, synchronize};
 
 use super::harness::{Recorder, background, range, within};
 use super::probe::{Listed, Probe, insert, register, slot, take};
@@ -93,5 +93,50 @@ fn what_was_detached_behind_the_exit_was_left_by_synchronize_too() {
         detached.detach();
         synchronize();
         assert_eq!(Arc::strong_count(&probe), 1);
+    });
+}
+
+#[test]
+fn a_drop_that_panicked_behind_a_start_left_the_range_busy() {
+    within(|| {
+        let log = Recorder::new();
+        let (space, drops) = (AddressSpace::new(), Arc::new(AtomicU64::new(0)));
+        let unruly = slot(space.insert(range(0, 1), Unruly(drops.clone())).unwrap());
+        let (watch, probe) = insert(&space, "WATCH", range(0, 4), &log);
+        probe.once("invalidate", move || take(&unruly).unwrap().detach());
+        let (_listed, _) = register(&space, "N", &log);
+        let mut batch = Batch::new(&space);
+        (0..4).for_each(|at| batch.push(range(at, at + 1)).unwrap());
+        assert!(panics(|| batch.start().end()));
+        let call = "WATCH invalidate";
+        log.expect(&[
+            call, call, call, call, "N start", "N start", "N start", "N start", "N range", "N end",
+            "N range", "N end", "N range", "N end", "N range", "N end",
+        ]);
+        assert_eq!((drops.load(Ordering::Relaxed), space.stats().active), (1, 0));
+        assert!(watch.try_read_begin().is_some());
+        batch.start().end();
+        watch.remove();
+    });
+}
+
+#[test]
+fn a_free_that_panicked_behind_a_walk_lost_the_exit_that_was_left_to_it() {
+    within(|| {
+        let log = Recorder::new();
+        let space = AddressSpace::new();
+        let holder = space.downgrade();
+        let free = Probe::new("FREE", &log);
+        free.once("free", || panic!("a free that panics"));
+        let shared = slot(space.get::<_, ()>(1, |_| Ok(Listed::freed(&free))).unwrap());
+        let (listed, probe) = register(&space, "N", &log);
+        let space = slot(space);
+        probe.once("range", move || {
+            take(&shared).unwrap().put();
+            drop(take(&space));
+        });
+        assert!(panics(|| holder.invalidate_range(range(0, 1))));
+        log.expect(&["N range", "FREE free", "N release"]);
+        drop(listed);
     });
 }
