@@ -272,7 +272,9 @@ impl<'b> Claim<'b> {
     /// Pins another search of the same start.
     pub(crate) fn pin(self, epoch: u64) {
         if let Claim::One(hazard) = self {
-            hazard.pin.store(epoch, Ordering::Relaxed);
+            // ORDERING: release: this overwrites the 0 of the unpin before, and `Book::lowest_pin` (acquire) may
+            // read it in its place: the loads of that search come before.
+            hazard.pin.store(epoch, Ordering::Release);
             // ORDERING: pin, F, search; against unlink, F, look at the pins.
             full_fence();
         }
@@ -329,7 +331,9 @@ impl<'b> Claim<'b> {
     #[inline]
     pub(crate) fn enter_section(self, stamp: u64) {
         match self {
-            Claim::One(hazard) => hazard.section.store(stamp << 1 | 1, Ordering::Relaxed),
+            // ORDERING: release: a grace period may read this in place of the 0 of the section before, and takes
+            // that for over: what its callbacks did comes before the free.
+            Claim::One(hazard) => hazard.section.store(stamp << 1 | 1, Ordering::Release),
             Claim::Crowd(crowd) => _ = crowd.sections.fetch_add(1, Ordering::Relaxed),
         }
         // ORDERING: section, F, load of the list; against tombstone, F, look at the sections.
@@ -554,7 +558,8 @@ impl Book {
             return true;
         }
         let Some(id) = self.fresh_id() else { return false };
-        hazard.word.store(id << ID_SHIFT, Ordering::Relaxed);
+        // ORDERING: release, as the end whose word it overwrites.
+        hazard.word.store(id << ID_SHIFT, Ordering::Release);
         true
     }
 

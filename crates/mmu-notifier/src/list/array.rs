@@ -208,6 +208,9 @@ impl List {
         let old = self.array.swap(Box::into_raw(array), Ordering::AcqRel);
         // SAFETY: the old array is not freed before it was retired here.
         if let Some(array) = unsafe { old.as_ref() } {
+            // ORDERING: swap, F, grace; against grace, section, F, load of the array in a walk: a walk that still
+            // loads the old array carries this stamp or an older one.
+            full_fence();
             array.stamp.set(self.grace.load(Ordering::Relaxed));
             array.retired.set(self.retired.replace(old));
         }
