@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use crate::frame::{self, Kind};
 use crate::hazard::{ACTIVE, Hazard, PHASE};
 use crate::interval::Node;
-use crate::platform::with_context;
+use crate::platform::{self, with_context};
 use crate::scan::{Own, Scan, Wanted};
 use crate::start::Part;
 use crate::subscriptions::Subscriptions;
@@ -49,6 +49,17 @@ pub enum Rule {
     NotInserted,
     /// The memory of an interval or a listener went while it was in a space.
     FreedInserted,
+    /// A mirror's lock taken by the thread that has it: in one of the mirror's closures, or by an invalidation
+    /// that such a closure started.
+    LockedTwice,
+    /// A call that may wait for an invalidation, under the lock of a mirror that this may have to wait for.
+    WaitUnderLock,
+    /// An invalidation that waits for a use that its own thread began. If another thread is to end that, it
+    /// may be [owned](crate::mirror::InUse::into_owned).
+    WaitForOwnUse,
+    /// A fault without a timeout while a use of the same mirror is in flight that its thread began: an
+    /// invalidation that waits for the use may be one that the fault waits for.
+    FaultInUse,
     /// The last holder went while an invalidation was active: a guard was forgotten.
     GuardLeaked,
 }
@@ -74,6 +85,16 @@ impl Rule {
             Rule::InsertedTwice => "one that is in a space must be removed before it is inserted again",
             Rule::NotInserted => "one that is in no space cannot be used: insert it first, remove it once",
             Rule::FreedInserted => "one that is in a space must be removed before its memory goes",
+            Rule::LockedTwice => "a mirror's lock must not be taken by the thread that has it",
+            Rule::WaitUnderLock => {
+                "under a mirror's lock nobody must wait for invalidations, which may wait for the lock"
+            }
+            Rule::WaitForOwnUse => {
+                "an invalidation must not wait for a use that its own thread has in flight"
+            }
+            Rule::FaultInUse => {
+                "a fault beside a use of the same thread needs a timeout, or may wait for ever"
+            }
             Rule::GuardLeaked => "an invalidation guard must not be forgotten",
         }
     }
@@ -146,6 +167,14 @@ pub(crate) fn may_sleep(subscriptions: &Subscriptions, call: &'static str, subsc
     if ENABLED && matches!(subscriptions.innermost(), Some(Kind::IntervalsNonblock | Kind::WalkNonblock)) {
         report(Rule::SleepInNonblockable, call, subscriber);
     }
+    not_under_lock(subscriptions, call, subscriber);
+}
+
+/// Checks a call that may wait for an invalidation, or for who makes one: not under a mirror's lock.
+fn not_under_lock(subscriptions: &Subscriptions, call: &'static str, subscriber: Option<&'static str>) {
+    if ENABLED && platform::locked() == subscriptions.id {
+        report(Rule::WaitUnderLock, call, subscriber);
+    }
 }
 
 /// Checks a read_begin, which may sleep, and must not wait for a guard of its own thread.
@@ -208,5 +237,8 @@ pub(crate) fn removed_in_own_call(subscriptions: &Subscriptions, node: &Node) {
 pub(crate) fn map_lock(subscriptions: Option<&Subscriptions>, call: &'static str) {
     if ENABLED && subscriptions.is_some_and(|subscriptions| subscriptions.innermost().is_some()) {
         report(Rule::MapLockInCallback, call, None);
+    }
+    if let Some(subscriptions) = subscriptions {
+        not_under_lock(subscriptions, call, None);
     }
 }

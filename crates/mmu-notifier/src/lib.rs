@@ -10,6 +10,7 @@
 //! |---|---|
 //! | translations of certain ranges | [`interval`]: told of what overlaps, with collision-retry for readers |
 //! | interest in the whole space | [`list`]: told of everything, exit and ageing included |
+//! | a cache of translations | [`mirror`]: table, lock and subscription in one, with users in flight |
 //! | page tables, or calls that change mappings | [`AddressSpace`] and [`active`]: start, change, end |
 //!
 //! The crate sees no system call: it tells what it is told. Everything is precise: readers, inserts and removes
@@ -33,6 +34,7 @@ mod address;
 mod batch;
 mod begun;
 pub mod diagnostics;
+mod drain;
 mod exit;
 mod fork;
 mod frame;
@@ -46,6 +48,7 @@ mod invalidation;
 pub mod list;
 mod map_lock;
 mod memory;
+pub mod mirror;
 pub mod platform;
 mod scan;
 mod space;

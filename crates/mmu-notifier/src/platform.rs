@@ -13,6 +13,7 @@
 
 use core::cell::Cell;
 use core::ptr;
+use core::sync::atomic::AtomicU64 as StaticU64;
 use core::time::Duration;
 
 use crate::frame::Frame;
@@ -70,6 +71,9 @@ const REMEMBERED: usize = 4;
 #[derive(Debug)]
 pub struct Context {
     number: Cell<u32>,
+    id: Cell<u64>,
+    /// The space of the mirror whose lock this thread took last and still has; 0 if it has none.
+    locked: Cell<u64>,
     frames: Cell<*const Frame>,
     remembered: [Cell<(u64, *const Hazard)>; REMEMBERED],
 }
@@ -79,6 +83,8 @@ impl Context {
     pub const fn new() -> Self {
         Context {
             number: Cell::new(0),
+            id: Cell::new(0),
+            locked: Cell::new(0),
             frames: Cell::new(ptr::null()),
             remembered: [const { Cell::new((0, ptr::null())) }; REMEMBERED],
         }
@@ -108,6 +114,15 @@ impl Context {
             REFUSED => 0,
             number => number,
         }
+    }
+
+    /// A number that no other thread has or had, in this process or in those that it is a fork of.
+    fn id(&self) -> u64 {
+        static IDS: StaticU64 = StaticU64::new(1);
+        if self.id.get() == 0 {
+            self.id.set(IDS.fetch_add(1, core::sync::atomic::Ordering::Relaxed));
+        }
+        self.id.get()
     }
 
     /// Forgets the number and what goes with it: in the child of a fork every number is free again.
@@ -140,6 +155,21 @@ impl Default for Context {
     fn default() -> Self {
         Context::new()
     }
+}
+
+/// The [id](Context::id) of this thread; 0 if it has no context.
+pub(crate) fn thread_id() -> u64 {
+    with_context(|context| context.map_or(0, Context::id))
+}
+
+/// The space of the mirror's lock that this thread has; 0 if it has none.
+pub(crate) fn locked() -> u64 {
+    with_context(|context| context.map_or(0, |context| context.locked.get()))
+}
+
+/// Notes the space of the mirror's lock that this thread has from now on; gives that of before.
+pub(crate) fn exchange_locked(space: u64) -> u64 {
+    with_context(|context| context.map_or(0, |context| context.locked.replace(space)))
 }
 
 /// Passes the time in a loop that waits for another thread's next few instructions.

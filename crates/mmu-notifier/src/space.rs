@@ -310,6 +310,11 @@ impl AddressSpaceRef {
         self.space().subscriptions().is_some()
     }
 
+    /// Of the space, in this process; never used twice.
+    pub(crate) fn id(&self) -> u64 {
+        self.space().id
+    }
+
     /// The name that its maker gave it.
     pub fn label(&self) -> Option<&'static str> {
         self.space().label

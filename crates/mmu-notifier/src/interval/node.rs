@@ -232,6 +232,43 @@ impl Node {
         (sequence, Scan::new(&subscriptions.book, subscriptions.id, wanted))
     }
 
+    /// Looks for what is active and overlaps `part` of the range.
+    fn look_at(&self, subscriptions: &Subscriptions, part: Range) -> Scan {
+        // ORDERING: sequence, F, scan; against publication, F, sequence of a start.
+        full_fence();
+        let wanted = Wanted::Quiet { bounds: part.bounds(), owner: self.owner };
+        Scan::new(&subscriptions.book, subscriptions.id, wanted)
+    }
+
+    /// Says whether nothing is active that overlaps `part` of the range.
+    pub(crate) fn is_quiet(&self, subscriptions: &Subscriptions, part: Range) -> bool {
+        self.look_at(subscriptions, part).advance(&subscriptions.book).is_none()
+    }
+
+    /// Waits as [`read_begin`](Self::read_begin), for what overlaps `part`. It does not settle the node, which
+    /// may be busy elsewhere; the sequence is good for what is read of `part`, by the same argument.
+    pub(crate) fn read_begin_part(
+        &self,
+        subscriptions: &Subscriptions,
+        part: Range,
+        deadline: Option<u64>,
+    ) -> Option<Sequence> {
+        if part.bounds() == self.bounds() {
+            return self.read_begin(subscriptions, deadline);
+        }
+        self.settled_sequence().or_else(|| {
+            loop {
+                let sequence = self.sequence();
+                if !self.look_at(subscriptions, part).wait(subscriptions, deadline) {
+                    return None;
+                }
+                if self.sequence() == sequence {
+                    return Some(sequence);
+                }
+            }
+        })
+    }
+
     /// After a look that found or waited for nothing more: the token, unless the node was hit meanwhile.
     pub(crate) fn settle(&self, sequence: Sequence) -> Option<Sequence> {
         let fresh = self.sequence() == sequence;

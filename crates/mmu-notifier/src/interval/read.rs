@@ -13,6 +13,7 @@ use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
 use super::{Notifier, Sequence, Subscription};
+use crate::address::Range;
 use crate::diagnostics;
 use crate::hung::{Hung, When};
 use crate::platform;
@@ -91,6 +92,23 @@ impl<N: Notifier> Subscription<N> {
     #[inline]
     pub fn check_retry(&self, token: ReadToken) -> bool {
         self.read_retry(token)
+    }
+
+    /// Waits until no invalidation is active that overlaps `part` of the range. The token is one for what is
+    /// read and committed of that part.
+    pub(crate) fn read_begin_part(&self, part: Range, deadline: Option<u64>) -> Option<ReadToken> {
+        let subscriptions = self.subscriptions();
+        if part == self.range() {
+            diagnostics::read_begin(subscriptions, self.node());
+        } else {
+            diagnostics::may_sleep(subscriptions, "read_begin", self.node().label());
+        }
+        self.node().read_begin_part(subscriptions, part, deadline).map(ReadToken)
+    }
+
+    /// Says whether no invalidation of a part of the range is active; the owner's own do not count.
+    pub(crate) fn is_quiet(&self, part: Range) -> bool {
+        self.try_read_begin().is_some() || self.node().is_quiet(self.subscriptions(), part)
     }
 
     /// The sequence of the last hit.
