@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::thread::{scope, sleep};
 
+use mmu_notifier::mirror::Attempt;
 use mmu_notifier::{Event, StartError};
 
 use super::*;
@@ -26,8 +27,8 @@ fn until(condition: impl Fn() -> bool) {
     }
 }
 
-fn enter(buffer: &Buffer<Table>) -> Use<'_> {
-    buffer.enter(buffer.subscription.as_ref().unwrap()).unwrap()
+fn hold(buffer: &Buffer<Table>) -> InUse<'_, Slot<Table>, ()> {
+    buffer.hold(buffer.mirror.as_ref().unwrap()).unwrap()
 }
 
 fn is_registered(buffer: &Buffer<Table>) -> bool {
@@ -40,17 +41,17 @@ fn an_invalidation_waits_for_the_use_in_flight() {
     let (space, buffer) = watched();
     let mappings = Mappings::new(space);
     let changed = AtomicBool::new(false);
-    let counted = enter(&buffer);
+    let in_use = hold(&buffer);
     scope(|scope| {
         scope.spawn(|| {
             mappings.munmap(buffer.place()).unwrap();
             changed.store(true, Ordering::SeqCst);
         });
-        until(|| buffer.hits_and_retries().0 == 1);
+        until(|| mappings.starts() == 1);
         sleep(Duration::from_millis(20));
         assert!(is_registered(&buffer), "not cleared under the use");
         assert!(!changed.load(Ordering::SeqCst), "not changed under the use");
-        drop(counted);
+        drop(in_use);
         until(|| changed.load(Ordering::SeqCst));
     });
     assert!(!is_registered(&buffer));
@@ -60,25 +61,38 @@ fn an_invalidation_waits_for_the_use_in_flight() {
 fn one_that_may_not_block_is_refused_and_leaves_the_slot_live() {
     let (space, buffer) = watched();
     let discard = Invalidation::new(lock(&buffer.place.memory).range(), Event::Clear);
-    let counted = enter(&buffer);
+    let in_use = hold(&buffer);
     assert_eq!(space.try_invalidate(discard, || ()), Err(StartError::WouldBlock));
     assert!(is_registered(&buffer));
-    drop(counted);
+    drop(in_use);
     assert_eq!(space.try_invalidate(discard, || ()), Ok(()));
     assert!(!is_registered(&buffer));
 }
 
 #[test]
-fn a_stale_token_does_not_commit() {
+fn a_registration_that_was_stale_is_not_used() {
     let (space, buffer) = watched();
-    let subscription = buffer.subscription.as_ref().unwrap();
-    let token = subscription.read_begin();
-    Mappings::new(space).discard(buffer.place()).unwrap();
-    buffer.register().unwrap();
-    assert!(commit(subscription, token).is_none());
-    assert!(join(subscription).is_none(), "what it left in the slot is not live");
-    assert!(commit(subscription, subscription.read_begin()).is_some());
-    assert!(join(subscription).is_some());
+    let mirror = buffer.mirror.as_ref().unwrap();
+    let mappings = Mappings::new(space);
+    let is_live = || mirror.hold(mirror.range(), |slot| slot.live.then_some(())).is_some();
+    let walk = |attempt: Attempt<'_, Slot<Table>>| {
+        assert!(!is_live(), "what a stale walk left in the slot is not live");
+        if attempt.number() == 1 {
+            mappings.discard(buffer.place())?;
+        }
+        buffer.register()?;
+        if attempt.number() == 2 {
+            mappings.discard(buffer.place())?;
+        }
+        io::Result::Ok(attempt.number())
+    };
+    let walks = mirror.fault_in_use(mirror.range(), Attempts::UNBOUNDED, walk, |slot, number| {
+        slot.live = true;
+        number
+    });
+    assert_eq!(*walks.unwrap(), 3);
+    assert!(is_live());
+    assert_eq!(buffer.hits_and_retries().0, 2);
 }
 
 #[test]
