@@ -13,7 +13,7 @@ use crate::invalidation::Invalidation;
 use crate::sync::Ordering;
 
 /// How many second passes a start keeps on its stack.
-const KEPT: usize = 128;
+const KEPT: usize = if cfg!(any(loom, shuttle)) { 1 } else { 128 };
 
 /// What is due: the node, and the invalidation that hit it.
 pub(crate) type Due = (NonNull<Node>, *const Invalidation);

@@ -93,6 +93,10 @@ pub(crate) fn find(wanted: impl Fn(&Space) -> bool) -> Option<AddressSpaceRef> {
 /// # Safety
 /// The space is alive, and the pointer is one that it may be freed with.
 pub(crate) unsafe fn remember(space: NonNull<Space>) {
+    if cfg!(any(loom, shuttle)) {
+        // A model does not fork, and models that run side by side have nothing in common.
+        return;
+    }
     platform::on_fork(before, after_in_parent, after_in_child);
     REGISTRY.lock();
     // SAFETY: the lock is held, so nobody else uses the list.
@@ -109,6 +113,9 @@ pub(crate) unsafe fn remember(space: NonNull<Space>) {
 
 /// Takes a space out that is about to be freed.
 pub(crate) fn forget(space: &Space) {
+    if cfg!(any(loom, shuttle)) {
+        return;
+    }
     REGISTRY.lock();
     let (previous, next) = (space.registered.previous.get(), space.registered.next.get());
     // SAFETY: spaces are taken out of the list before they are freed.

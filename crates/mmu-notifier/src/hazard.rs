@@ -628,7 +628,7 @@ impl Book {
             .for_each(|count| count.store(0, Ordering::Relaxed));
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn use_up_generations(&self) {
         for hazard in self.iter().filter(|hazard| hazard.word() & PHASE == 0) {
             let id = hazard.word() >> ID_SHIFT;

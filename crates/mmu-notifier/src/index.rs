@@ -24,7 +24,7 @@ mod page;
 mod reclaim;
 mod write;
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 
 use core::cell::Cell;

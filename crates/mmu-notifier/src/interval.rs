@@ -43,7 +43,7 @@ mod read;
 pub(crate) mod removal;
 mod subscription;
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 
 use alloc::sync::Arc;

@@ -11,7 +11,7 @@ mod node;
 mod registration;
 pub(crate) mod walk;
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 
 use alloc::sync::Arc;

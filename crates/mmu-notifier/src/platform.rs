@@ -57,6 +57,9 @@ use parking as primitives;
 
 pub(crate) use primitives::{Futex, catch, heavy_barrier, light_barrier, now, on_fork, resume, with_context};
 
+#[cfg(all(test, loom))]
+pub(crate) use primitives::{be_number, without_light_barriers};
+
 /// What a panicking callback left.
 pub(crate) type Payload = primitives::Payload;
 

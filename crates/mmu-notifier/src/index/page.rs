@@ -19,10 +19,10 @@ use crate::interval::Node;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// Entries a page.
-pub(crate) const FAN: usize = 32;
+pub(crate) const FAN: usize = if cfg!(any(loom, shuttle)) { 2 } else { 32 };
 
 /// Hits that a search collects at a time.
-pub(crate) const BATCH: usize = 128;
+pub(crate) const BATCH: usize = if cfg!(any(loom, shuttle)) { 1 } else { 128 };
 
 /// A leaf or an inner page.
 ///

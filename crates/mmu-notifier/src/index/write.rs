@@ -10,7 +10,7 @@ use super::{Book, Index, Node, Refused};
 use crate::sync::{AtomicPtr, Ordering, SpinGuard};
 
 /// A full leaf with at most so many that are alive becomes one leaf, else two.
-const ONE_LEAF: u32 = 24;
+const ONE_LEAF: u32 = FAN as u32 * 3 / 4;
 
 impl Index {
     /// Allocates what [`open`](Self::open) needs.

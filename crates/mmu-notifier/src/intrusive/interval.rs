@@ -12,7 +12,7 @@ use crate::interval::{Answer, Callbacks, InsertErrorKind, Node, Options, Sequenc
 use crate::invalidation::Invalidation;
 use crate::space::AddressSpaceRef;
 use crate::subscriptions::Subscriptions;
-use crate::sync::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// What an [`Interval`] calls.
 #[derive(Clone, Copy, Debug)]

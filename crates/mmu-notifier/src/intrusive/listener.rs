@@ -16,7 +16,7 @@ use crate::list::{Callbacks, GetError, Key, Lookup, Node, RegisterErrorKind, Wou
 use crate::map_lock::MapLockGuard;
 use crate::platform;
 use crate::space::{AddressSpaceRef, Pte};
-use crate::sync::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// A question about accessed bits (clause C5.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

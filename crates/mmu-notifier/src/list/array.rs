@@ -22,7 +22,7 @@ use crate::scan::{Own, Scan, Wanted};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinGuard, SpinLock, full_fence};
 
 /// Entries of the first array.
-const FIRST: usize = 16;
+const FIRST: usize = if cfg!(any(loom, shuttle)) { 2 } else { 16 };
 
 /// Why a registration did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,7 +277,7 @@ impl List {
         last
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn set_users(&self, node: &Node, users: u32) {
         let _lock = self.lock.lock();
         node.users.set(users);

@@ -268,7 +268,7 @@ impl<N: Notifier> Shared<N> {
         &self.record().space
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn set_users(&self, users: u32) {
         let subscriptions = self.record().space.space().subscriptions().unwrap();
         subscriptions.list.set_users(&self.record().node, users);
