@@ -49,6 +49,8 @@ pub mod list;
 mod map_lock;
 mod memory;
 pub mod mirror;
+#[cfg(all(test, loom))]
+mod models;
 pub mod platform;
 mod scan;
 mod space;
