@@ -9,19 +9,24 @@
 
 #![expect(unsafe_code, reason = "nodes are called through raw pointers")]
 
+mod part;
+mod pass;
+
 use core::cell::Cell;
 use core::fmt;
-use core::panic::Location;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 use core::slice;
 
+use part::Held;
+pub(crate) use part::{Part, Started};
+use pass::{Hits, Pass};
+
 use crate::begun::Begun;
-use crate::diagnostics::{self, Rule};
+use crate::diagnostics;
 use crate::frame::{self, Frame, Kind};
-use crate::hazard::{Claim, Hazard};
+use crate::hazard::Claim;
 use crate::hung::Post;
 use crate::index::Batch;
-use crate::interval::{Answer, Node, Sequence};
 use crate::invalidation::{Invalidation, Owner};
 use crate::list::walk;
 use crate::platform::{self, Context, Payload};
@@ -45,105 +50,6 @@ impl fmt::Display for StartError {
 }
 
 impl core::error::Error for StartError {}
-
-/// One range of a start, and its place among the hazards.
-#[derive(Debug)]
-pub(crate) struct Part {
-    pub(crate) invalidation: Invalidation,
-    claim: Held,
-    identity: u64,
-}
-
-/// What a start left for its end, beside its parts.
-#[derive(Debug)]
-pub(crate) struct Started {
-    list_limit: u64,
-    /// The number of forks before the start: in the child of a later one it may be over.
-    forks: u32,
-}
-
-/// A claim without its lifetime.
-#[derive(Clone, Copy, Debug)]
-enum Held {
-    /// The interval side left no trace.
-    Nothing,
-    One(*const Hazard),
-    Crowd,
-}
-
-impl Part {
-    #[inline]
-    pub(crate) fn new(invalidation: Invalidation) -> Self {
-        Part { invalidation, claim: Held::Nothing, identity: 0 }
-    }
-
-    /// Claims a hazard and stores the range there; behind it the caller passes a full fence.
-    fn announce<'s>(&mut self, subscriptions: &'s Subscriptions, context: Option<&Context>) -> Claim<'s> {
-        let claim = subscriptions.book.claim(context);
-        self.claim = Held::new(claim);
-        let owner = self.invalidation.owner().map_or(0, Owner::get);
-        self.identity = claim.announce(self.invalidation.range().bounds(), owner);
-        claim
-    }
-
-    fn claim<'s>(&self, subscriptions: &'s Subscriptions) -> Option<Claim<'s>> {
-        match self.claim {
-            Held::Nothing => None,
-            // SAFETY: the hazard is one of the book of these subscriptions, and lives as long as it.
-            Held::One(hazard) => Some(Claim::One(unsafe { &*hazard })),
-            Held::Crowd => Some(Claim::Crowd(&subscriptions.book.crowd)),
-        }
-    }
-
-    /// Forgets a claim that is not this part's any more.
-    #[cold]
-    fn has_no_start(&mut self, started: &Started) {
-        self.claim = Held::Nothing;
-        // CONTRACT C7.3: what was begun before a fork, by another thread, is over without a word.
-        if started.forks == crate::fork::count() {
-            diagnostics::report(Rule::EndWithoutStart, "invalidate_end", None);
-        }
-    }
-
-    /// Notes where the start was called, or that the guard may go to another thread.
-    pub(crate) fn set_origin(&self, space: &Space, origin: Option<&'static Location<'static>>) {
-        if let Some(claim) = space.subscriptions().and_then(|subscriptions| self.claim(subscriptions)) {
-            claim.set_origin(origin);
-        }
-    }
-
-    /// Says whether it stands at this hazard.
-    pub(crate) fn is_at(&self, hazard: &Hazard) -> bool {
-        matches!(self.claim, Held::One(own) if ptr::eq(own, hazard))
-    }
-
-    pub(crate) fn is_in_crowd(&self) -> bool {
-        matches!(self.claim, Held::Crowd)
-    }
-
-    /// Gives the claim back, if there is one.
-    fn give_back(&self, subscriptions: &Subscriptions) {
-        if let Some(claim) = self.claim(subscriptions) {
-            claim.give_back();
-        }
-    }
-}
-
-impl Held {
-    fn new(claim: Claim<'_>) -> Self {
-        match claim {
-            Claim::One(hazard) => Held::One(hazard),
-            Claim::Crowd(_) => Held::Crowd,
-        }
-    }
-}
-
-impl Started {
-    #[inline]
-    fn new(list_limit: u64) -> Self {
-        Started { list_limit, forks: crate::fork::count() }
-    }
-}
 
 /// Why a start ends what it began.
 pub(crate) enum Failure {
@@ -373,114 +279,9 @@ impl Late {
     }
 }
 
-/// What a start has found so far of one range.
-struct Hits {
-    limit: u64,
-    batch: Batch,
-    complete: bool,
-}
-
 /// The kind of a frame, by whether the invalidation may block.
 pub(crate) fn kind_of(invalidation: &Invalidation, blockable: Kind, not: Kind) -> Kind {
     if invalidation.is_blockable() { blockable } else { not }
-}
-
-/// The first and second passes of one start over the intervals that it hits.
-struct Pass<'p> {
-    subscriptions: &'p Subscriptions,
-    limit: u64,
-    begun: &'p mut Begun,
-    hits: u64,
-    failure: Option<Failure>,
-}
-
-impl<'p> Pass<'p> {
-    fn new(subscriptions: &'p Subscriptions, limit: u64, begun: &'p mut Begun) -> Self {
-        Pass { subscriptions, limit, begun, hits: 0, failure: None }
-    }
-
-    /// Calls everybody in one range, until somebody refuses or panics. What `hits` holds was found already.
-    fn call(&mut self, claim: Claim<'_>, part: &Part, hits: &mut Hits) {
-        let mut after = None;
-        loop {
-            // Before the callbacks run, which may free what they remove.
-            if let Some(last) = hits.batch.as_slice().last() {
-                // SAFETY: found by this start, which is in phase calling (I6).
-                let last = unsafe { &**last };
-                after = Some((last.bounds().0, last.order()));
-            }
-            for &node in hits.batch.as_slice() {
-                self.call_one(node, part);
-                if self.failure.is_some() {
-                    return;
-                }
-            }
-            if hits.complete {
-                return;
-            }
-            claim.pin(self.subscriptions.index.epoch());
-            hits.batch.clear();
-            let bounds = part.invalidation.range().bounds();
-            hits.complete = self.subscriptions.index.search(bounds, after, &mut hits.batch);
-            claim.unpin();
-        }
-    }
-
-    #[inline]
-    fn call_one(&mut self, node: *const Node, part: &Part) {
-        let invalidation = &part.invalidation;
-        // SAFETY: what a search finds is not null.
-        let node = unsafe { NonNull::new_unchecked(node.cast_mut()) };
-        // SAFETY: found by this start, which is in phase calling (I6).
-        let hit = unsafe { node.as_ref() };
-        let Some(callbacks) = hit.callbacks_for(self.limit) else { return };
-        // CONTRACT C3.12: an invalidation of its own leaves its tokens fresh.
-        if invalidation.owner().is_some_and(|owner| owner.get() == hit.owner()) {
-            return;
-        }
-        hit.hit(part.identity);
-        self.hits += 1;
-        // SAFETY: the table is that of the node, which this start found.
-        let answer = platform::catch(|| unsafe {
-            (callbacks.invalidate)(node, invalidation, Sequence(part.identity))
-        });
-        match answer {
-            Ok(Answer::Done) => {}
-            Ok(Answer::Begun) => {
-                if !self.begun.add(node, invalidation) {
-                    self.finish_one(node, invalidation);
-                }
-            }
-            Ok(Answer::Refused) if !invalidation.is_blockable() => self.failure = Some(Failure::Refused),
-            // CONTRACT C5.2: a bug, taken as accepted.
-            Ok(Answer::Refused) => {
-                let report = || diagnostics::report(Rule::RefusedBlockable, "invalidate_start", hit.label());
-                self.failure = platform::catch(report).err().map(Failure::Panicked);
-            }
-            Err(payload) => self.failure = Some(Failure::Panicked(payload)),
-        }
-    }
-
-    /// Makes the second passes, in the order of the first ones (clause C3.8).
-    fn finish(&mut self) {
-        while let Some((node, invalidation)) = self.begun.next() {
-            // SAFETY: it is one that `call` was given, and outlives the pass.
-            self.finish_one(node, unsafe { &*invalidation });
-        }
-    }
-
-    fn finish_one(&mut self, node: NonNull<Node>, invalidation: &Invalidation) {
-        // SAFETY: the node began in this start, which is still in phase calling (I6).
-        let Some(callbacks) = (unsafe { node.as_ref() }).second_pass() else { return };
-        // SAFETY: the table is that of the node, which answered that it has begun.
-        let result = platform::catch(|| unsafe { (callbacks.finish)(node, invalidation) });
-        if let Err(payload) = result {
-            // CONTRACT C7.2: the first panic goes on after the rest of the walk.
-            if !matches!(self.failure, Some(Failure::Panicked(_))) {
-                self.failure = Some(Failure::Panicked(payload));
-            }
-        }
-    }
 }
 
 /// Ends a start that succeeded.

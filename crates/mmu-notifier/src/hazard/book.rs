@@ -1,0 +1,288 @@
+//! The book: all hazards of a space, those that are in use and the reserve.
+
+#![expect(unsafe_code, reason = "hazards are reached through raw pointers that live as long as their book")]
+
+use alloc::alloc::{alloc, dealloc};
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+
+use super::{Claim, Crowd, FIRST_ID, Hazard, ID_SHIFT, IDS, PHASE, RESERVE};
+use crate::hung::Post;
+use crate::platform::Context;
+use crate::space::Stats;
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, full_fence};
+
+/// All hazards of a space.
+///
+/// # Invariants
+/// `head` and `next` lead to hazards that live as long as the book; a hazard enters the list once and stays.
+#[derive(Debug)]
+pub(crate) struct Book {
+    head: AtomicPtr<Hazard>,
+    reserve: AtomicPtr<Hazard>,
+    spare: AtomicU32,
+    ids: AtomicU64,
+    pub(crate) crowd: Crowd,
+    /// Of the space, in this process; never used twice.
+    id: u64,
+}
+
+impl Book {
+    /// Makes an empty book for the space `id`; [`refill`](Self::refill) it before use.
+    pub(crate) fn new(id: u64) -> Self {
+        Book {
+            head: AtomicPtr::new(ptr::null_mut()),
+            reserve: AtomicPtr::new(ptr::null_mut()),
+            spare: AtomicU32::new(0),
+            ids: AtomicU64::new(FIRST_ID),
+            crowd: Crowd::new(),
+            id,
+        }
+    }
+
+    /// Fills the reserve, with room for `more` than usual. False if there is no memory.
+    ///
+    /// # Context
+    /// Allocates; none of the library's locks may be held.
+    pub(crate) fn refill(&self, more: u32) -> bool {
+        while self.spare.load(Ordering::Relaxed) < RESERVE + more {
+            let Some(id) = self.fresh_id() else { return true };
+            let layout = Layout::new::<Hazard>();
+            // SAFETY: the layout of a hazard has a size.
+            let memory = unsafe { alloc(layout) }.cast::<Hazard>();
+            let Some(hazard) = NonNull::new(memory) else { return false };
+            // SAFETY: hazard points to fresh memory of its layout.
+            unsafe { hazard.write(Hazard::new(id)) };
+            self.shelve(hazard.as_ptr());
+        }
+        true
+    }
+
+    fn fresh_id(&self) -> Option<u64> {
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        if id < IDS {
+            return Some(id);
+        }
+        self.ids.store(IDS, Ordering::Relaxed);
+        None
+    }
+
+    /// Puts a hazard that was never used into the reserve.
+    fn shelve(&self, hazard: *mut Hazard) {
+        self.spare.fetch_add(1, Ordering::Relaxed);
+        push(&self.reserve, hazard);
+    }
+
+    /// Takes one out of the reserve.
+    fn unshelve(&self) -> Option<&Hazard> {
+        let mut top = self.reserve.load(Ordering::Acquire);
+        loop {
+            // SAFETY: hazards live as long as the book; this one was in the reserve a moment ago.
+            let hazard = unsafe { top.as_ref() }?;
+            let below = hazard.next.load(Ordering::Relaxed);
+            // ORDERING: what leaves the reserve never comes back, so `top` cannot be another one's turn.
+            match self.reserve.compare_exchange(top, below, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => break,
+                Err(now) => top = now,
+            }
+        }
+        self.spare.fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { top.as_ref() }
+    }
+
+    /// Claims a record for one call of this thread. It never fails and allocates nothing.
+    #[inline]
+    pub(crate) fn claim(&self, context: Option<&Context>) -> Claim<'_> {
+        if let Some(context) = context {
+            // SAFETY: a record remembered for the id of this book is one of its hazards.
+            if let Some(own) = unsafe { context.remembered(self.id).as_ref() } {
+                if own.taken.load(Ordering::Acquire) == 0 && !own.is_used_up() {
+                    own.taken.store(1, Ordering::Relaxed);
+                    return Claim::One(own);
+                }
+            }
+        }
+        self.claim_slowly(context)
+    }
+
+    #[cold]
+    fn claim_slowly(&self, context: Option<&Context>) -> Claim<'_> {
+        let numbered = context.map(|context| (context, context.number())).filter(|(_, number)| *number != 0);
+        let own = numbered.and_then(|(context, number)| self.claim_own(context, number));
+        own.or_else(|| self.claim_shared()).map_or(Claim::Crowd(&self.crowd), Claim::One)
+    }
+
+    /// Claims a free one of this thread's own, or makes one out of the reserve.
+    fn claim_own(&self, context: &Context, number: u32) -> Option<&Hazard> {
+        let entry = self.iter().find(|hazard| hazard.number.load(Ordering::Relaxed) == number);
+        let free = entry.and_then(|entry| self.claim_in_ring(entry));
+        let own = match free {
+            Some(hazard) => hazard,
+            None => self.add_to_ring(entry, number)?,
+        };
+        context.remember(self.id, entry.unwrap_or(own));
+        Some(own)
+    }
+
+    /// Claims a free one of those that belong to the same number as `entry`.
+    fn claim_in_ring<'b>(&'b self, entry: &'b Hazard) -> Option<&'b Hazard> {
+        let mut at = entry;
+        loop {
+            if at.taken.load(Ordering::Acquire) == 0 && self.renew(at) {
+                at.taken.store(1, Ordering::Relaxed);
+                return Some(at);
+            }
+            // SAFETY: the siblings of an enlisted hazard with a number are a ring of hazards of this book.
+            at = unsafe { &*at.sibling.load(Ordering::Relaxed) };
+            if ptr::eq(at, entry) {
+                return None;
+            }
+        }
+    }
+
+    /// Takes one out of the reserve for `number`, claimed, into the ring of `entry`.
+    fn add_to_ring(&self, entry: Option<&Hazard>, number: u32) -> Option<&Hazard> {
+        let fresh = self.unshelve()?;
+        let this = ptr::from_ref(fresh).cast_mut();
+        let after = entry.map_or(this, |entry| entry.sibling.swap(this, Ordering::Relaxed));
+        fresh.sibling.store(after, Ordering::Relaxed);
+        fresh.number.store(number, Ordering::Relaxed);
+        fresh.taken.store(1, Ordering::Relaxed);
+        self.enlist(fresh);
+        Some(fresh)
+    }
+
+    /// Claims one that belongs to nobody, or gives one out of the reserve to everybody.
+    fn claim_shared(&self) -> Option<&Hazard> {
+        let free = self.iter().find(|hazard| {
+            hazard.number.load(Ordering::Relaxed) == 0
+                && hazard.taken.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+                && self.renew(hazard)
+        });
+        free.or_else(|| {
+            let hazard = self.unshelve()?;
+            hazard.taken.store(1, Ordering::Relaxed);
+            self.enlist(hazard);
+            Some(hazard)
+        })
+    }
+
+    /// Gives a claimed or free hazard a new id if its generations are used up; false if there is none.
+    fn renew(&self, hazard: &Hazard) -> bool {
+        if !hazard.is_used_up() {
+            return true;
+        }
+        let Some(id) = self.fresh_id() else { return false };
+        // ORDERING: release, as the end whose word it overwrites.
+        hazard.word.store(id << ID_SHIFT, Ordering::Release);
+        true
+    }
+
+    /// Makes a hazard visible to every scan, for good.
+    fn enlist(&self, hazard: &Hazard) {
+        push(&self.head, ptr::from_ref(hazard).cast_mut());
+    }
+
+    pub(crate) fn first(&self) -> *const Hazard {
+        self.head.load(Ordering::Acquire)
+    }
+
+    /// All hazards that calls have used so far.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Hazard> {
+        let mut at = self.first();
+        core::iter::from_fn(move || {
+            // SAFETY: by the invariant of the book.
+            let hazard = unsafe { at.as_ref() }?;
+            at = hazard.next();
+            Some(hazard)
+        })
+    }
+
+    /// The epoch of the oldest search under way; `u64::MAX` if there is none.
+    pub(crate) fn lowest_pin(&self) -> u64 {
+        // ORDERING: unlink, F, look at the pins; against pin, F, search.
+        full_fence();
+        if self.crowd.calling() != 0 {
+            return 0;
+        }
+        self.iter().map(Hazard::pin).filter(|pin| *pin != 0).min().unwrap_or(u64::MAX)
+    }
+
+    /// Sums up what was counted here: starts, hits, refusals, and invalidations that are active now.
+    pub(crate) fn sum(&self) -> Stats {
+        let mut stats = Stats {
+            starts: self.crowd.starts.load(Ordering::Relaxed),
+            active: u64::from(self.crowd.open()),
+            ..Stats::default()
+        };
+        for hazard in self.iter() {
+            stats.starts += hazard.starts.load(Ordering::Relaxed);
+            stats.hits += hazard.hits.load(Ordering::Relaxed);
+            stats.refusals += hazard.refusals.load(Ordering::Relaxed);
+            stats.active += u64::from(hazard.word() & PHASE != 0);
+        }
+        stats
+    }
+
+    /// Where anybody may wait for a hazard, or for the crowd.
+    pub(crate) fn posts(&self) -> impl Iterator<Item = &Post> {
+        self.iter().map(|hazard| &hazard.post).chain(core::iter::once(&self.crowd.post))
+    }
+
+    /// In the child of a fork: what other threads were doing is over. `own` tells this thread's hazards.
+    pub(crate) fn keep_only(&self, own: impl Fn(&Hazard) -> bool) {
+        for hazard in self.iter().filter(|hazard| !own(hazard)) {
+            hazard.word.store(hazard.word() & !PHASE, Ordering::Relaxed);
+            hazard.pin.store(0, Ordering::Relaxed);
+            hazard.section.store(0, Ordering::Relaxed);
+            hazard.taken.store(0, Ordering::Relaxed);
+        }
+        // The crowd has no names: in the child nobody is of it.
+        [&self.crowd.open, &self.crowd.calling, &self.crowd.sections]
+            .iter()
+            .for_each(|count| count.store(0, Ordering::Relaxed));
+    }
+
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(crate) fn use_up_generations(&self) {
+        use super::{GENERATION_ONE, GENERATIONS};
+        for hazard in self.iter().filter(|hazard| hazard.word() & PHASE == 0) {
+            let id = hazard.word() >> ID_SHIFT;
+            hazard
+                .word
+                .store((id << ID_SHIFT) | ((GENERATIONS & !PHASE) - GENERATION_ONE), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Book {
+    fn drop(&mut self) {
+        for list in [&self.head, &self.reserve] {
+            let mut at = list.load(Ordering::Relaxed);
+            // SAFETY: the book is going: nobody else uses its hazards, and each is in one of the two lists.
+            while let Some(hazard) = unsafe { at.as_ref() } {
+                let next = hazard.next.load(Ordering::Relaxed);
+                // SAFETY: it was made by `refill` and is not used again.
+                unsafe { ptr::drop_in_place(at) };
+                // SAFETY: it was allocated by `refill` with this layout.
+                unsafe { dealloc(at.cast(), Layout::new::<Hazard>()) };
+                at = next;
+            }
+        }
+    }
+}
+
+/// Pushes a hazard that is in no list.
+fn push(list: &AtomicPtr<Hazard>, hazard: *mut Hazard) {
+    let mut head = list.load(Ordering::Relaxed);
+    loop {
+        // SAFETY: hazards live as long as their book; this one is in no list, so `next` is free.
+        unsafe { &*hazard }.next.store(head, Ordering::Relaxed);
+        // ORDERING: release, for the acquire of who walks the list.
+        match list.compare_exchange(head, hazard, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return,
+            Err(now) => head = now,
+        }
+    }
+}
