@@ -2,9 +2,9 @@
 //!
 //! | need | Linux with `std` | elsewhere with `std` | without `std` |
 //! |---|---|---|---|
-//! | [`Context`] of the running thread | thread-local, no destructor | the same | [`Platform::context`] |
+//! | [`Context`] of the running thread | thread-local, no destructor | the same | `Platform::context` |
 //! | its number | a robust mutex a number | none | given by the kernel |
-//! | sleep and wake | futex | a table of condition variables | [`Platform::wait`] |
+//! | sleep and wake | futex | a table of condition variables | `Platform::wait` |
 //! | barrier on every thread | `membarrier` | full fences | full fences |
 //! | panics in callbacks | caught and resumed | the same | not caught |
 //!

@@ -211,7 +211,7 @@ impl Listener {
         result
     }
 
-    /// Listeners of one table are one for [`get`](Self::get), as with the kernel's ops pointer.
+    /// Listeners of one table are one for [`find`](Self::find), as with the kernel's ops pointer.
     fn key(callbacks: &'static ListenerCallbacks) -> Key {
         (TypeId::of::<Listener>(), core::ptr::from_ref(callbacks) as usize as u64)
     }

@@ -1,6 +1,6 @@
 //! The owned registrations: a node and its notifier in one allocation.
 //!
-//! How they leave the list is told in [`leave`](super::leave); here is what becomes of their memory.
+//! How they leave the list is told in [`super::leave`]; here is what becomes of their memory.
 
 use alloc::boxed::Box;
 use core::any::TypeId;

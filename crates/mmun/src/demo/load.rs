@@ -99,6 +99,10 @@ struct Tally {
 
 impl<D: Device> Run<'_, D> {
     fn threads(&self, half: Half, progress: &Progress) -> Result<(), LoadError> {
+        // One change of each before the first read, so that a slow start of the mutators shows nothing rosier.
+        for buffer in self.buffers.iter().flatten() {
+            self.mappings.discard(buffer.place()).map_err(LoadError::Change)?;
+        }
         scope(|scope| {
             let readers = (0..self.buffers.len()).map(|reader| scope.spawn(move || self.reader(reader)));
             let mutators = (0..MUTATORS).map(|mutator| scope.spawn(move || self.mutator(mutator)));

@@ -4,11 +4,11 @@
 //! `READ_FIXED` into the buffer still reports success, but the data is not there. The demo shows this on
 //! real files, and that it is over once the buffers' registrations are kept by MMU notifiers.
 //!
-//! What is compared. Two halves run the same load ([`load`]): readers read parts of files through a few
+//! What is compared. Two halves run the same load (`load`): readers read parts of files through a few
 //! registered buffers, and compare each with an ordinary `pread`; mutators unmap, replace, discard and
-//! move the buffers' memory, through an explicit event source ([`explicit`]). In the first half the
+//! move the buffers' memory, through an explicit event source (`explicit`). In the first half the
 //! buffers are registered once and nobody subscribes. In the second each buffer is subscribed
-//! ([`buffer`]), and registered anew after a change.
+//! (`buffer`), and registered anew after a change.
 //!
 //! Why that is fair. A change *during* a use would spoil any comparison (or crash the program),
 //! registered or not. So in both halves the program's accesses, from filling the buffer over the I/O to

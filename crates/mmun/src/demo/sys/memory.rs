@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mmu_notifier::{Address, Range};
 
@@ -12,6 +13,10 @@ use crate::demo::device::{BUFFER, Memory};
 const GAP: usize = 64 << 10;
 const PART: usize = BUFFER + GAP;
 const RESERVED: usize = 3 * PART;
+
+/// Where buffers are asked for: far below the addresses at which a process is given memory that it does not ask
+/// for by address, so that no other thread's small mapping, a signal stack say, comes to lie in a hole.
+const FAR_AWAY: usize = 0x3000_0000_0000;
 
 /// How often memory is mapped into the hole again before it counts as taken by somebody else.
 const ATTEMPTS: usize = 1000;
@@ -34,7 +39,7 @@ unsafe impl Send for Mapping {}
 impl Mapping {
     /// Reserves the addresses, and maps memory at the three parts.
     pub(super) fn new() -> io::Result<Mapping> {
-        let base = map(null_mut(), RESERVED, libc::PROT_NONE, 0)?;
+        let base = map(far_away(), RESERVED, libc::PROT_NONE, 0)?;
         // INVARIANT: fresh from mmap, so nobody else's; whole once all the parts are mapped.
         let mapping = Mapping { base, whole: true };
         for part in [mapping.home(), mapping.away(), mapping.passage()] {
@@ -140,8 +145,15 @@ impl Drop for Mapping {
     }
 }
 
-/// Maps anonymous memory: anywhere, or with a `MAP_FIXED` flag at `address`, which lies in a [`Mapping`]
-/// then.
+/// An address for the next reservation: a wish, which the system need not grant.
+fn far_away() -> *mut u8 {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed) % (1 << 20);
+    null_mut::<u8>().wrapping_add(FAR_AWAY + number * RESERVED)
+}
+
+/// Maps anonymous memory: near the wish `address`, or with a `MAP_FIXED` flag at `address`, which lies in a
+/// [`Mapping`] then.
 fn map(address: *mut u8, length: usize, access: i32, fixed: i32) -> io::Result<NonNull<u8>> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | fixed;
     // SAFETY: mmap: without a fixed flag it takes free addresses; with MAP_FIXED the callers above give
@@ -153,7 +165,7 @@ fn map(address: *mut u8, length: usize, access: i32, fixed: i32) -> io::Result<N
     }
     match NonNull::new(mapped.cast()) {
         // Kernels before 4.17 take the flag of no replacement for a hint.
-        Some(at) if address.is_null() || at.as_ptr() == address => Ok(at),
+        Some(at) if fixed == 0 || at.as_ptr() == address => Ok(at),
         _ => Err(io::Error::from_raw_os_error(libc::ENOSYS)),
     }
 }
