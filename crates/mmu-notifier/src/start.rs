@@ -111,7 +111,8 @@ impl<'c> Calls<'c> {
         hits.complete = subscriptions.index.search(bounds, None, &mut hits.batch);
         claim.unpin();
         if hits.batch.as_slice().is_empty() && nobody {
-            let late = subscriptions.ring(claim.activate(part.identity));
+            let Some(post) = claim.activate(part.identity) else { return Ok(Started::new(0)) };
+            let late = subscriptions.ring(Some(post));
             return self.conclude(Ok(Started::new(0)), slice::from_mut(part), false, late);
         }
         self.run(slice::from_mut(part), Some(&mut hits))
@@ -290,9 +291,13 @@ pub(crate) fn kind_of(invalidation: &Invalidation, blockable: Kind, not: Kind) -
 /// Does not sleep by itself and allocates nothing. A callback's panic goes on behind it.
 #[inline]
 pub(crate) fn end(space: &Space, started: &Started, parts: &mut [Part], ending: Ending) {
-    if let Some(subscriptions) = space.subscriptions() {
-        end_watched(space, subscriptions, started, parts, ending);
+    let Some(subscriptions) = space.subscriptions() else { return };
+    if let ([part], 0) = (&*parts, subscriptions.list.count()) {
+        if part.end_alone(subscriptions) {
+            return;
+        }
     }
+    end_watched(space, subscriptions, started, parts, ending);
 }
 
 fn end_watched(

@@ -8,7 +8,7 @@ use core::ptr;
 use crate::diagnostics::{self, Rule};
 use crate::hazard::{Claim, Hazard};
 use crate::invalidation::{Invalidation, Owner};
-use crate::platform::Context;
+use crate::platform::{self, Context};
 use crate::space::Space;
 use crate::subscriptions::Subscriptions;
 
@@ -89,6 +89,25 @@ impl Part {
 
     pub(crate) fn is_in_crowd(&self) -> bool {
         matches!(self.claim, Held::Crowd)
+    }
+
+    /// Ends what is active at a hazard of its own, where there is no list: the short way. False if there is
+    /// more to it; then nothing was done.
+    #[inline]
+    pub(super) fn end_alone(&self, subscriptions: &Subscriptions) -> bool {
+        let Held::One(hazard) = self.claim else { return false };
+        // SAFETY: the hazard is one of the book of these subscriptions, and lives as long as it.
+        let claim = Claim::One(unsafe { &*hazard });
+        if !claim.is_active(self.identity) {
+            return false;
+        }
+        let heard = claim.retire(self.identity);
+        let late = subscriptions.ring(heard);
+        claim.give_back();
+        if let Some(payload) = late {
+            platform::resume(payload);
+        }
+        true
     }
 
     /// Gives the claim back, if there is one.
