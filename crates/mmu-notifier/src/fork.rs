@@ -11,7 +11,9 @@ use core::cell::{Cell, UnsafeCell};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use crate::frame;
 use crate::frees;
+use crate::hazard::Hazard;
 use crate::platform::{self, with_context};
 use crate::space::{AddressSpaceRef, Space};
 
@@ -158,10 +160,11 @@ extern "C" fn after_in_child() {
             space.map_lock.forget_holders();
             if let Some(subscriptions) = space.subscriptions() {
                 let id = subscriptions.id;
-                subscriptions
-                    .book
-                    .keep_only(|hazard| hazard.belongs_to(number) || crate::frame::is_own(id, hazard));
-                subscriptions.book.posts().for_each(|post| subscriptions.hooks.leave_all(post));
+                let (calling, sections) = frame::own_in_crowd(id);
+                let crowd = (frame::own_open_in_crowd(id), calling, sections);
+                let own = |hazard: &Hazard| hazard.belongs_to(number) || frame::is_own(id, hazard);
+                subscriptions.book.keep_only(own, crowd);
+                subscriptions.hooks.hang_again(&subscriptions.book);
                 subscriptions.freed.forget_waiters();
             }
         });

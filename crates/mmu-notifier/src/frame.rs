@@ -144,6 +144,16 @@ pub(crate) fn own_in_crowd(id: u64) -> (u32, u32) {
     (calling, walking)
 }
 
+/// How many invalidations of the crowd of the space `id` the calls of this thread have begun and not ended yet.
+pub(crate) fn own_open_in_crowd(id: u64) -> u32 {
+    let mut open = 0;
+    find_frame(id, |frame| -> Option<()> {
+        open += frame.parts().iter().filter(|part| part.is_in_crowd()).count() as u32;
+        None
+    });
+    open
+}
+
 /// Says what this thread's innermost call of the space is doing, if it is in one.
 pub(crate) fn innermost(id: u64) -> Option<Kind> {
     find_frame(id, |frame| Some(frame.kind.get()))

@@ -149,7 +149,7 @@ impl Hooks {
     pub(crate) fn cancel(&self, node: &Hung) -> bool {
         let _lock = self.lock.lock();
         // SAFETY: the post is that of a hazard of the book, which the caller keeps alive with these hooks.
-        let Some(post) = (unsafe { node.at.get().as_ref() }) else { return false };
+        let Some(post) = (unsafe { node.at.get().as_ref() }) else { return self.take_back(node) };
         let (next, previous) = (node.next.get(), node.previous.get());
         // SAFETY: nodes at one post are alive and linked under the lock, which is held.
         match unsafe { previous.as_ref() } {
@@ -223,17 +223,46 @@ impl Hooks {
         self.has_ready.store(1, Ordering::Relaxed);
     }
 
-    /// In the child of a fork, which holds the lock: nothing blocks the nodes at `post` any more.
-    pub(crate) fn leave_all(&self, post: &Post) {
-        let mut at = post.first.replace(ptr::null());
+    /// Takes a node out of those that were left. Under the lock.
+    fn take_back(&self, node: &Hung) -> bool {
+        let mut link = &self.ready;
+        // SAFETY: ready nodes are alive and linked under the lock, which is held.
+        while let Some(ready) = unsafe { link.get().as_ref() } {
+            if ptr::eq(ready, node) {
+                link.set(ready.next.get());
+                return true;
+            }
+            link = &ready.next;
+        }
+        false
+    }
+
+    /// In the child of a fork, which holds the lock: hangs every node up again, as only this thread's calls are
+    /// left to wait for; what nothing blocks any more is left.
+    pub(crate) fn hang_again(&self, book: &Book) {
+        let mut nodes = Finished::new();
+        for post in book.posts() {
+            let mut at = post.first.replace(ptr::null());
+            while let Some(node) = NonNull::new(at.cast_mut()) {
+                // SAFETY: nodes at one post are alive and linked under the lock, which is held.
+                let hung = unsafe { node.as_ref() };
+                at = hung.next.get();
+                hung.at.set(ptr::null());
+                nodes.add(node);
+            }
+            post.bell.forget_waiters();
+        }
+        let mut at = nodes.first;
         while let Some(node) = NonNull::new(at.cast_mut()) {
-            // SAFETY: nodes at one post are alive and linked under the lock, which is held.
+            // SAFETY: they were alive above, and nothing was finished since.
             let hung = unsafe { node.as_ref() };
             at = hung.next.get();
-            hung.at.set(ptr::null());
-            self.leave(node);
+            // SAFETY: the scan of a node is used under the lock, which is held.
+            let taken = unsafe { &mut *hung.scan.get() }.take();
+            if !taken.is_some_and(|(scan, block)| hang_at(book, node, scan, Some(block))) {
+                self.leave(node);
+            }
         }
-        post.bell.forget_waiters();
     }
 
     /// Keeps nodes where they are around a fork.
@@ -253,29 +282,39 @@ impl Hooks {
         book: &Book,
         node: NonNull<Hung>,
         scan: Scan,
-        mut block: Option<Block>,
+        block: Option<Block>,
         finished: &mut Finished,
     ) {
+        if hang_at(book, node, scan, block) {
+            return;
+        }
         // SAFETY: the node is alive until it is finished or cancelled.
         let hung = unsafe { node.as_ref() };
-        while let Some(blocked) = block {
-            let post = scan.post(book, blocked);
-            post.bell.enter();
-            if scan.holds(book, blocked) {
-                // SAFETY: the scan of a node is used under the lock, which is held.
-                unsafe { *hung.scan.get() = Some((scan, blocked)) };
-                link(post, node);
-                return;
-            }
-            post.bell.leave();
-            block = scan.advance(book);
-        }
         if self.leaves_work && hung.when.get() == When::MayBeLeft {
             self.leave(node);
         } else {
             finished.add(node);
         }
     }
+}
+
+/// Hangs a node at the first block that holds, under the lock; false if none does.
+fn hang_at(book: &Book, node: NonNull<Hung>, scan: Scan, mut block: Option<Block>) -> bool {
+    // SAFETY: the node is alive until it is finished or cancelled.
+    let hung = unsafe { node.as_ref() };
+    while let Some(blocked) = block {
+        let post = scan.post(book, blocked);
+        post.bell.enter();
+        if scan.holds(book, blocked) {
+            // SAFETY: the scan of a node is used under the lock, which is held.
+            unsafe { *hung.scan.get() = Some((scan, blocked)) };
+            link(post, node);
+            return true;
+        }
+        post.bell.leave();
+        block = scan.advance(book);
+    }
+    false
 }
 
 /// Puts a node at the head of those at `post`, under the lock.

@@ -230,18 +230,20 @@ impl Book {
         self.iter().map(|hazard| &hazard.post).chain(core::iter::once(&self.crowd.post))
     }
 
-    /// In the child of a fork: what other threads were doing is over. `own` tells this thread's hazards.
-    pub(crate) fn keep_only(&self, own: impl Fn(&Hazard) -> bool) {
+    /// In the child of a fork: what other threads were doing is over. `own` tells this thread's hazards, and
+    /// `crowd` how many calls of this thread are open, calling, and in sections there.
+    pub(crate) fn keep_only(&self, own: impl Fn(&Hazard) -> bool, crowd: (u32, u32, u32)) {
         for hazard in self.iter().filter(|hazard| !own(hazard)) {
             hazard.word.store(hazard.word() & !PHASE, Ordering::Relaxed);
             hazard.pin.store(0, Ordering::Relaxed);
             hazard.section.store(0, Ordering::Relaxed);
             hazard.taken.store(0, Ordering::Relaxed);
+            // The ring of another thread's number may be half linked: from here on they are nobody's.
+            hazard.number.store(0, Ordering::Relaxed);
         }
-        // The crowd has no names: in the child nobody is of it.
-        [&self.crowd.open, &self.crowd.calling, &self.crowd.sections]
-            .iter()
-            .for_each(|count| count.store(0, Ordering::Relaxed));
+        self.crowd.open.store(crowd.0, Ordering::Relaxed);
+        self.crowd.calling.store(crowd.1, Ordering::Relaxed);
+        self.crowd.sections.store(crowd.2, Ordering::Relaxed);
     }
 
     #[cfg(all(test, not(any(loom, shuttle))))]

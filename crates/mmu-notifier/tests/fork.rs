@@ -1,0 +1,142 @@
+//! Forks (clause C7.3) in the middle of things, in a process of its own: what the forking thread has begun goes
+//! on in the child, what others had begun is over, and nothing is freed under who uses it.
+
+#![cfg(unix)]
+#![expect(unsafe_code, reason = "fork, and waiting for the child")]
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use mmu_notifier::interval::{Answer, Notifier, Sequence, Subscription};
+use mmu_notifier::{AddressSpace, Invalidation, Range};
+
+unsafe extern "C" {
+    fn fork() -> i32;
+    fn waitpid(pid: i32, status: *mut i32, options: i32) -> i32;
+    fn kill(pid: i32, signal: i32) -> i32;
+    fn _exit(status: i32) -> !;
+}
+
+/// Forks; the child runs `child` with what the parent's thread has, and must come back soon.
+fn in_child(child: impl FnOnce()) {
+    // SAFETY: the child uses only this thread, and leaves without a word.
+    let pid = unsafe { fork() };
+    if pid == 0 {
+        let good = catch_unwind(AssertUnwindSafe(child)).is_ok();
+        // SAFETY: it never returns.
+        unsafe { _exit(i32::from(!good)) };
+    }
+    assert!(pid > 0, "no fork");
+    wait_for(pid);
+}
+
+fn wait_for(pid: i32) {
+    let mut status = 0;
+    for _ in 0..1_000 {
+        // SAFETY: status is a live i32; 1 is WNOHANG.
+        if unsafe { waitpid(pid, &raw mut status, 1) } == pid {
+            return assert_eq!(status, 0, "the child failed");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // SAFETY: the child is ours and was not waited for yet; 9 is SIGKILL.
+    unsafe { kill(pid, 9) };
+    panic!("the child hangs");
+}
+
+fn range(start: u64, end: u64) -> Range {
+    Range::new(start, end).unwrap()
+}
+
+/// Counts its drop.
+struct Drops(Arc<AtomicU32>);
+
+impl Drop for Drops {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_was_detached_in_a_callback_that_forked_was_freed_in_the_child_under_that_callback() {
+    let (space, drops) = (AddressSpace::new(), Arc::new(AtomicU32::new(0)));
+    let slot = Arc::new(Mutex::new(None::<Subscription<Arc<dyn Notifier>>>));
+    let (own, held, user) = (slot.clone(), Drops(drops.clone()), space.downgrade());
+    let callback = move |_: &Invalidation| {
+        own.lock().unwrap().take().unwrap().detach();
+        in_child(|| {
+            let other = user.insert(range(8, 9), |_: &Invalidation| Answer::Done).unwrap();
+            assert_eq!(held.0.load(Ordering::Relaxed), 0, "this callback still runs");
+            other.detach();
+        });
+        Answer::Done
+    };
+    let notifier: Arc<dyn Notifier> = Arc::new(Callback(callback));
+    *slot.lock().unwrap() = Some(space.insert(range(0, 4), notifier).unwrap());
+    space.invalidate(range(0, 1), || {});
+    assert_eq!(drops.load(Ordering::Relaxed), 1);
+}
+
+struct Callback<F>(F);
+
+impl<F: Fn(&Invalidation) -> Answer + Send + Sync + 'static> Notifier for Callback<F> {
+    fn invalidate(&self, what: &Invalidation, _: Sequence) -> Answer {
+        (self.0)(what)
+    }
+}
+
+#[test]
+fn a_future_that_hung_at_a_fork_could_not_be_dropped_in_the_child() {
+    let space = AddressSpace::new();
+    let watch = space.insert(range(0, 4), |_: &Invalidation| Answer::Done).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    let mine = space.invalidate_start_owned(range(0, 1));
+    let mut both = pin!(watch.read_begin_async());
+    assert!(both.as_mut().poll(&mut context).is_pending());
+    let mut mine = Some(mine);
+    in_child(|| {
+        assert!(both.as_mut().poll(&mut context).is_pending(), "this thread's invalidation goes on");
+        drop(mine.take());
+        assert!(matches!(both.as_mut().poll(&mut context), Poll::Ready(_)));
+    });
+    let user = space.downgrade();
+    let other = std::thread::spawn(move || user.invalidate_start_owned(range(1, 2))).join().unwrap();
+    let mut future = Some(Box::pin(watch.read_begin_async()));
+    assert!(future.as_mut().unwrap().as_mut().poll(&mut context).is_pending());
+    in_child(|| drop(future.take()));
+    drop((future, other));
+    drop(mine.take());
+    assert!(matches!(both.as_mut().poll(&mut context), Poll::Ready(_)));
+}
+
+#[test]
+fn a_callback_of_the_crowd_that_forked_left_minus_one_in_the_child() {
+    let space = AddressSpace::new();
+    let forked = Arc::new(AtomicI32::new(-1));
+    let pid = forked.clone();
+    let watch = space
+        .insert(range(0, 4), move |_: &Invalidation| {
+            // SAFETY: the child goes on with this thread alone, and leaves below.
+            pid.store(unsafe { fork() }, Ordering::Relaxed);
+            Answer::Done
+        })
+        .unwrap();
+    let crowd: Vec<_> = (0..100).map(|_| space.invalidate_start(range(8, 9))).collect();
+    space.invalidate(range(0, 1), || {});
+    let pid = forked.load(Ordering::Relaxed);
+    if pid == 0 {
+        let good = catch_unwind(AssertUnwindSafe(|| {
+            drop(crowd);
+            assert_eq!(space.stats().active, 0);
+            watch.remove();
+        }));
+        // SAFETY: it never returns.
+        unsafe { _exit(i32::from(good.is_err())) };
+    }
+    wait_for(pid);
+}
