@@ -74,7 +74,7 @@ impl Book {
     }
 
     /// Takes one out of the reserve.
-    fn unshelve(&self) -> Option<&Hazard> {
+    fn unshelve(&self) -> Option<NonNull<Hazard>> {
         let mut top = self.reserve.load(Ordering::Acquire);
         loop {
             // SAFETY: hazards live as long as the book; this one was in the reserve a moment ago.
@@ -87,8 +87,7 @@ impl Book {
             }
         }
         self.spare.fetch_sub(1, Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { top.as_ref() }
+        NonNull::new(top)
     }
 
     /// Claims a record for one call of this thread. It never fails and allocates nothing.
@@ -143,13 +142,15 @@ impl Book {
 
     /// Takes one out of the reserve for `number`, claimed, into the ring of `entry`.
     fn add_to_ring(&self, entry: Option<&Hazard>, number: u32) -> Option<&Hazard> {
-        let fresh = self.unshelve()?;
-        let this = ptr::from_ref(fresh).cast_mut();
+        let hazard = self.unshelve()?;
+        let this = hazard.as_ptr();
+        // SAFETY: hazards live as long as the book.
+        let fresh = unsafe { hazard.as_ref() };
         let after = entry.map_or(this, |entry| entry.sibling.swap(this, Ordering::Relaxed));
         fresh.sibling.store(after, Ordering::Relaxed);
         fresh.number.store(number, Ordering::Relaxed);
         fresh.taken.store(1, Ordering::Relaxed);
-        self.enlist(fresh);
+        self.enlist(hazard);
         Some(fresh)
     }
 
@@ -162,9 +163,11 @@ impl Book {
         });
         free.or_else(|| {
             let hazard = self.unshelve()?;
-            hazard.taken.store(1, Ordering::Relaxed);
+            // SAFETY: hazards live as long as the book.
+            let fresh = unsafe { hazard.as_ref() };
+            fresh.taken.store(1, Ordering::Relaxed);
             self.enlist(hazard);
-            Some(hazard)
+            Some(fresh)
         })
     }
 
@@ -179,9 +182,9 @@ impl Book {
         true
     }
 
-    /// Makes a hazard visible to every scan, for good.
-    fn enlist(&self, hazard: &Hazard) {
-        push(&self.head, ptr::from_ref(hazard).cast_mut());
+    /// Makes a hazard visible to every scan, for good. The book frees it with this pointer.
+    fn enlist(&self, hazard: NonNull<Hazard>) {
+        push(&self.head, hazard.as_ptr());
     }
 
     pub(crate) fn first(&self) -> *const Hazard {

@@ -44,6 +44,8 @@ pub(super) struct Page {
     pub(super) stamp: Cell<u64>,
     /// The next in the list of retired or of free pages.
     pub(super) next: Cell<*const Page>,
+    /// What its allocator gave: pages are linked by references, and none of those may free one.
+    pub(super) memory: Cell<*mut Page>,
     pub(super) key: [AtomicU64; FAN],
     pub(super) max: [AtomicU64; FAN],
     pub(super) item: [AtomicPtr<()>; FAN],
@@ -61,6 +63,7 @@ impl Page {
             slot: Cell::new(0),
             stamp: Cell::new(0),
             next: Cell::new(ptr::null()),
+            memory: Cell::new(ptr::null_mut()),
             key: core::array::from_fn(|_| AtomicU64::new(u64::MAX)),
             max: core::array::from_fn(|_| AtomicU64::new(0)),
             item: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),

@@ -45,6 +45,8 @@ impl Pages {
         }
         // SAFETY: page points to fresh memory of its layout.
         unsafe { page.write(Page::new()) };
+        // SAFETY: page was written above.
+        unsafe { &*page }.memory.set(page);
         Some(page)
     }
 
@@ -127,7 +129,8 @@ fn deallocate_tree(page: *const Page) {
 }
 
 fn deallocate_page(page: *const Page) {
-    let page = page.cast_mut();
+    // SAFETY: the page was made by `allocate` and is not freed yet.
+    let page = unsafe { &*page }.memory.get();
     // SAFETY: the page was made by `allocate` and is not used again.
     unsafe { ptr::drop_in_place(page) };
     // SAFETY: the page was allocated with this layout.

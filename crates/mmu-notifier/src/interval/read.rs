@@ -195,7 +195,9 @@ impl<N: Notifier> Future for ReadBegin<'_, N> {
         crate::sync::full_fence();
         let wanted = Wanted::Quiet { bounds: node.bounds(), owner: node.owner() };
         let how = (wake as crate::hung::Finish, When::AtOnce);
-        let hung = NonNull::from(&this.waiter.hung);
+        // The hung node is the first field; made of a reference to it alone, the pointer would not lead back to
+        // the waiter.
+        let hung = NonNull::from(&this.waiter).cast::<Hung>();
         // SAFETY: the future is pinned, and its drop takes the node down before it goes; F was passed above. If
         // nothing blocks any more the node is finished at once: the waker is woken, and it is polled again.
         unsafe { subscriptions.hooks.hang(&subscriptions.book, subscriptions.id, hung, wanted, how) };

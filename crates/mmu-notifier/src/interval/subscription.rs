@@ -173,7 +173,9 @@ impl<N: Notifier> Subscription<N> {
     /// Does not sleep; may be called in any callback.
     pub fn detach(self) {
         let this = core::mem::ManuallyDrop::new(self);
-        let subscriptions = this.subscriptions();
+        // The records may hold their space as the last ones: what is borrowed of it may not go with them.
+        let held = this.space().clone();
+        let subscriptions = held.watched();
         withdraw(subscriptions, this.record.cast());
         this.leave_behind(subscriptions);
     }

@@ -127,11 +127,12 @@ impl<N: Notifier> Registration<N> {
     /// Does not sleep; may be called in any callback, also in release.
     pub fn put(self) {
         let this = ManuallyDrop::new(self);
-        let record = this.record();
-        let subscriptions = record.space.watched();
-        subscriptions.list.put(&record.node);
+        // The record may hold its space as the last one: nothing that is borrowed here may go with it.
+        let space = this.space().clone();
+        let subscriptions = space.watched();
+        subscriptions.list.put(&this.record().node);
         // SAFETY: a registration is the one reference, and the record is alive until free_put; it holds its space.
-        unsafe { leave::put(&record.space, subscriptions, this.record.cast(), free_put::<N>) };
+        unsafe { leave::put(&space, subscriptions, this.record.cast(), free_put::<N>) };
     }
 
     fn record(&self) -> &Record<N> {
@@ -147,10 +148,9 @@ impl<N: Notifier> Registration<N> {
 
 impl<N: Notifier> Drop for Registration<N> {
     fn drop(&mut self) {
-        let record = self.record();
-        let space = record.space.space();
-        let subscriptions = record.space.watched();
-        let left = leave::unregister(space, subscriptions, self.record.cast());
+        let held = self.space().clone();
+        let subscriptions = held.watched();
+        let left = leave::unregister(held.space(), subscriptions, self.record.cast());
         if subscriptions.innermost().is_some() {
             let wanted = Wanted::Walked { stamp: left.stamp, own: Own::Awaited };
             let how = (free_unregistered::<N> as Finish, When::MayBeLeft);
@@ -277,11 +277,12 @@ impl<N: Notifier> Shared<N> {
 
 impl<N: Notifier> Drop for Shared<N> {
     fn drop(&mut self) {
-        let record = self.record();
-        let subscriptions = record.space.watched();
-        if subscriptions.list.put(&record.node) {
+        // The record may hold its space as the last one: nothing that is borrowed here may go with it.
+        let space = self.space().clone();
+        let subscriptions = space.watched();
+        if subscriptions.list.put(&self.record().node) {
             // SAFETY: the last reference is gone, and the record is alive until free_put; it holds its space.
-            unsafe { leave::put(&record.space, subscriptions, self.record.cast(), free_put::<N>) };
+            unsafe { leave::put(&space, subscriptions, self.record.cast(), free_put::<N>) };
         }
     }
 }
