@@ -90,21 +90,24 @@ impl Hung {
 #[derive(Debug)]
 pub(crate) struct Hooks {
     lock: SpinLock,
-    ready: Cell<*const Hung>,
+    /// Those to finish at once; they can still be cancelled until their turn comes.
+    due: Queue,
+    ready: Queue,
     /// Not 0 if anything is ready.
     has_ready: AtomicU32,
     leaves_work: bool,
 }
 
-// SAFETY: `ready` is used under the lock only.
+// SAFETY: the queues are used under the lock only.
 unsafe impl Sync for Hooks {}
 // SAFETY: as above; the nodes may be finished by any thread.
 unsafe impl Send for Hooks {}
 
-/// Nodes to finish once the lock is open, in order.
-struct Finished {
-    first: *const Hung,
-    last: *const Hung,
+/// Nodes in order, linked by `next`; used under the lock of the hooks.
+#[derive(Debug)]
+struct Queue {
+    first: Cell<*const Hung>,
+    last: Cell<*const Hung>,
 }
 
 impl Hooks {
@@ -112,7 +115,8 @@ impl Hooks {
     pub(crate) fn new(leaves_work: bool) -> Self {
         Hooks {
             lock: SpinLock::new(),
-            ready: Cell::new(ptr::null()),
+            due: Queue::new(),
+            ready: Queue::new(),
             has_ready: AtomicU32::new(0),
             leaves_work,
         }
@@ -132,7 +136,6 @@ impl Hooks {
         wanted: Wanted,
         (finish, when): (Finish, When),
     ) {
-        let mut finished = Finished::new();
         let lock = self.lock.lock();
         // SAFETY: the caller keeps the node alive.
         let hung = unsafe { node.as_ref() };
@@ -140,16 +143,18 @@ impl Hooks {
         hung.when.set(when);
         let scan = Scan::new(book, space, wanted);
         let block = scan.advance(book);
-        self.settle(&lock, book, node, scan, block, &mut finished);
+        self.settle(&lock, book, node, scan, block);
         drop(lock);
-        finished.finish();
+        self.finish(&self.due);
     }
 
-    /// Takes a node down. False if it has been finished, or is about to be.
+    /// Takes a node down. False if it has been finished, or is being finished.
     pub(crate) fn cancel(&self, node: &Hung) -> bool {
         let _lock = self.lock.lock();
         // SAFETY: the post is that of a hazard of the book, which the caller keeps alive with these hooks.
-        let Some(post) = (unsafe { node.at.get().as_ref() }) else { return self.take_back(node) };
+        let Some(post) = (unsafe { node.at.get().as_ref() }) else {
+            return self.due.take_out(node) || self.ready.take_out(node);
+        };
         let (next, previous) = (node.next.get(), node.previous.get());
         // SAFETY: nodes at one post are alive and linked under the lock, which is held.
         match unsafe { previous.as_ref() } {
@@ -172,7 +177,6 @@ impl Hooks {
     #[cold]
     pub(crate) fn ring(&self, book: &Book, post: &Post) {
         post.bell.ring();
-        let mut finished = Finished::new();
         let lock = self.lock.lock();
         let mut at = post.first.replace(ptr::null());
         while let Some(node) = NonNull::new(at.cast_mut()) {
@@ -185,11 +189,11 @@ impl Hooks {
             let taken = unsafe { &mut *hung.scan.get() }.take();
             if let Some((scan, block)) = taken {
                 let block = if scan.holds(book, block) { Some(block) } else { scan.advance(book) };
-                self.settle(&lock, book, node, scan, block, &mut finished);
+                self.settle(&lock, book, node, scan, block);
             }
         }
         drop(lock);
-        finished.finish();
+        self.finish(&self.due);
     }
 
     /// Says whether anything was left ready.
@@ -199,48 +203,45 @@ impl Hooks {
 
     /// Finishes what was left ready. Called by calls that may sleep, and at the end of the space.
     pub(crate) fn finish_ready(&self) {
-        if !self.has_ready() {
-            return;
+        if self.has_ready() {
+            self.finish(&self.ready);
         }
-        let mut finished = Finished::new();
-        {
-            let _lock = self.lock.lock();
-            self.has_ready.store(0, Ordering::Relaxed);
-            let mut at = self.ready.replace(ptr::null());
-            while let Some(node) = NonNull::new(at.cast_mut()) {
-                // SAFETY: ready nodes are alive and linked under the lock, which is held.
-                at = unsafe { node.as_ref() }.next.get();
-                finished.add_first(node);
-            }
+    }
+
+    /// Finishes what is queued, one by one, outside the lock; a panic goes on after the rest. What a node does may
+    /// cancel those behind it. The caller holds the space.
+    fn finish(&self, queue: &Queue) {
+        let mut first_panic = None;
+        while let Some((node, finish)) = self.take_next(queue) {
+            // SAFETY: the node is in no list, and `hang` was promised that this may be called.
+            let result = crate::platform::catch(|| unsafe { finish(node) });
+            first_panic = first_panic.or(result.err());
         }
-        finished.finish();
+        if let Some(payload) = first_panic {
+            crate::platform::resume(payload);
+        }
+    }
+
+    fn take_next(&self, queue: &Queue) -> Option<(NonNull<Hung>, Finish)> {
+        let _lock = self.lock.lock();
+        let node = queue.pop();
+        self.has_ready.store(u32::from(!self.ready.is_empty()), Ordering::Relaxed);
+        let node = node?;
+        // SAFETY: a queued node is alive until it is finished or cancelled.
+        let finish = unsafe { node.as_ref() }.finish.take();
+        Some((node, finish.expect("a node is hung up with its finish")))
     }
 
     /// Keeps a ready node for the next call that may sleep. Under the lock.
     fn leave(&self, node: NonNull<Hung>) {
-        // SAFETY: a ready node is alive until it is finished.
-        unsafe { node.as_ref() }.next.set(self.ready.replace(node.as_ptr()));
+        self.ready.push(node);
         self.has_ready.store(1, Ordering::Relaxed);
-    }
-
-    /// Takes a node out of those that were left. Under the lock.
-    fn take_back(&self, node: &Hung) -> bool {
-        let mut link = &self.ready;
-        // SAFETY: ready nodes are alive and linked under the lock, which is held.
-        while let Some(ready) = unsafe { link.get().as_ref() } {
-            if ptr::eq(ready, node) {
-                link.set(ready.next.get());
-                return true;
-            }
-            link = &ready.next;
-        }
-        false
     }
 
     /// In the child of a fork, which holds the lock: hangs every node up again, as only this thread's calls are
     /// left to wait for; what nothing blocks any more is left.
     pub(crate) fn hang_again(&self, book: &Book) {
-        let mut nodes = Finished::new();
+        let nodes = Queue::new();
         for post in book.posts() {
             let mut at = post.first.replace(ptr::null());
             while let Some(node) = NonNull::new(at.cast_mut()) {
@@ -248,20 +249,22 @@ impl Hooks {
                 let hung = unsafe { node.as_ref() };
                 at = hung.next.get();
                 hung.at.set(ptr::null());
-                nodes.add(node);
+                nodes.push(node);
             }
             post.bell.forget_waiters();
         }
-        let mut at = nodes.first;
-        while let Some(node) = NonNull::new(at.cast_mut()) {
+        while let Some(node) = nodes.pop() {
             // SAFETY: they were alive above, and nothing was finished since.
             let hung = unsafe { node.as_ref() };
-            at = hung.next.get();
             // SAFETY: the scan of a node is used under the lock, which is held.
             let taken = unsafe { &mut *hung.scan.get() }.take();
             if !taken.is_some_and(|(scan, block)| hang_at(book, node, scan, Some(block))) {
                 self.leave(node);
             }
+        }
+        // The threads that were about to finish these are not here.
+        while let Some(node) = self.due.pop() {
+            self.leave(node);
         }
     }
 
@@ -283,7 +286,6 @@ impl Hooks {
         node: NonNull<Hung>,
         scan: Scan,
         block: Option<Block>,
-        finished: &mut Finished,
     ) {
         if hang_at(book, node, scan, block) {
             return;
@@ -293,7 +295,7 @@ impl Hooks {
         if self.leaves_work && hung.when.get() == When::MayBeLeft {
             self.leave(node);
         } else {
-            finished.add(node);
+            self.due.push(node);
         }
     }
 }
@@ -331,46 +333,51 @@ fn link(post: &Post, node: NonNull<Hung>) {
     }
 }
 
-impl Finished {
+impl Queue {
     fn new() -> Self {
-        Finished { first: ptr::null(), last: ptr::null() }
+        Queue { first: Cell::new(ptr::null()), last: Cell::new(ptr::null()) }
     }
 
-    fn add(&mut self, node: NonNull<Hung>) {
-        // SAFETY: a ready node is alive until it is finished.
+    fn is_empty(&self) -> bool {
+        self.first.get().is_null()
+    }
+
+    /// Adds a node that is alive until it is finished or cancelled.
+    fn push(&self, node: NonNull<Hung>) {
+        // SAFETY: as the caller promises.
         unsafe { node.as_ref() }.next.set(ptr::null());
-        // SAFETY: `last` was added and is not finished yet.
-        match unsafe { self.last.as_ref() } {
+        // SAFETY: queued nodes are alive.
+        match unsafe { self.last.replace(node.as_ptr()).as_ref() } {
             Some(last) => last.next.set(node.as_ptr()),
-            None => self.first = node.as_ptr(),
+            None => self.first.set(node.as_ptr()),
         }
-        self.last = node.as_ptr();
     }
 
-    fn add_first(&mut self, node: NonNull<Hung>) {
-        // SAFETY: a ready node is alive until it is finished.
-        unsafe { node.as_ref() }.next.set(self.first);
-        if self.first.is_null() {
-            self.last = node.as_ptr();
+    fn pop(&self) -> Option<NonNull<Hung>> {
+        let node = NonNull::new(self.first.get().cast_mut())?;
+        // SAFETY: queued nodes are alive.
+        self.first.set(unsafe { node.as_ref() }.next.get());
+        if self.first.get().is_null() {
+            self.last.set(ptr::null());
         }
-        self.first = node.as_ptr();
+        Some(node)
     }
 
-    /// Finishes them all; a panic goes on after the rest.
-    fn finish(self) {
-        let mut at = self.first;
-        let mut first_panic = None;
-        while let Some(node) = NonNull::new(at.cast_mut()) {
-            // SAFETY: the node is alive until its finish, and is read before.
-            let hung = unsafe { node.as_ref() };
-            at = hung.next.get();
-            let Some(finish) = hung.finish.take() else { continue };
-            // SAFETY: the node is in no list, and `hang` was promised that this may be called.
-            let result = crate::platform::catch(|| unsafe { finish(node) });
-            first_panic = first_panic.or(result.err());
+    /// Takes a node out, wherever it stands; false if it is not here.
+    fn take_out(&self, node: &Hung) -> bool {
+        let (mut link, mut before) = (&self.first, ptr::null());
+        // SAFETY: queued nodes are alive.
+        while let Some(queued) = unsafe { link.get().as_ref() } {
+            if ptr::eq(queued, node) {
+                link.set(queued.next.get());
+                if ptr::eq(self.last.get(), node) {
+                    self.last.set(before);
+                }
+                return true;
+            }
+            before = link.get();
+            link = &queued.next;
         }
-        if let Some(payload) = first_panic {
-            crate::platform::resume(payload);
-        }
+        false
     }
 }

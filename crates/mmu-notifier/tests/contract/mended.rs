@@ -1,13 +1,16 @@
 //! What once went wrong: a test for each mended bug, named after it.
 
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 
-use mmu_notifier::interval::{Answer, Notifier, Options, Sequence, Subscription};
+use mmu_notifier::interval::{Answer, Notifier, Options, ReadToken, Sequence, Subscription};
 use mmu_notifier::{AddressSpace, Batch, Invalidation, synchronize};
 
-use super::harness::{Recorder, background, range, within};
+use super::harness::{Recorder, background, lock, range, within};
 use super::probe::{Listed, Probe, insert, register, slot, take};
 
 fn panics<R>(call: impl FnOnce() -> R) -> bool {
@@ -138,5 +141,35 @@ fn a_free_that_panicked_behind_a_walk_lost_the_exit_that_was_left_to_it() {
         assert!(panics(|| holder.invalidate_range(range(0, 1))));
         log.expect(&["N range", "FREE free", "N release"]);
         drop(listed);
+    });
+}
+
+/// A waker that drops a future, as an executor may that runs what it wakes.
+struct DropsOther(Mutex<Option<Pin<Box<dyn Future<Output = ReadToken> + Send>>>>);
+
+impl Wake for DropsOther {
+    fn wake(self: Arc<Self>) {
+        drop(take(&self.0));
+    }
+}
+
+#[test]
+fn a_waker_that_dropped_another_future_of_the_same_invalidation_waited_for_itself() {
+    within(|| {
+        let log = Recorder::new();
+        let space = AddressSpace::new();
+        let watch: &'static _ = Box::leak(Box::new(insert(&space, "WATCH", range(0, 4), &log).0));
+        let active = space.invalidate_start(range(0, 1));
+        let wakers = [(); 2].map(|()| Arc::new(DropsOther(Mutex::new(None))));
+        for (own, other) in [(0, 1), (1, 0)] {
+            let mut future: Pin<Box<dyn Future<Output = ReadToken> + Send>> =
+                Box::pin(watch.read_begin_async());
+            let waker = Waker::from(wakers[own].clone());
+            assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            *lock(&wakers[other].0) = Some(future);
+        }
+        active.end();
+        let left = wakers.iter().filter(|waker| lock(&waker.0).is_some()).count();
+        assert_eq!(left, 1, "the first that was woken dropped the other, which was then not woken");
     });
 }
