@@ -23,6 +23,7 @@ use core::slice;
 
 use crate::diagnostics;
 use crate::invalidation::Invalidation;
+use crate::platform;
 use crate::space::AddressSpaceRef;
 use crate::start::{self, Ending, Part, StartError, Started};
 
@@ -194,7 +195,7 @@ impl<'s> ActiveInvalidation<'s> {
 impl Drop for ActiveInvalidation<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.active.end(self.space);
+        platform::in_drop(|| self.active.end(self.space));
     }
 }
 
@@ -247,7 +248,7 @@ impl OwnedActiveInvalidation {
 
 impl Drop for OwnedActiveInvalidation {
     fn drop(&mut self) {
-        self.active.end(&self.space);
+        platform::in_drop(|| self.active.end(&self.space));
     }
 }
 

@@ -18,6 +18,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::invalidation::Invalidation;
+use crate::platform;
 use crate::space::{AddressSpaceRef, OutOfMemory};
 use crate::start::{self, Ending, Part, StartError, Started};
 
@@ -129,7 +130,8 @@ impl ActiveBatch<'_, '_> {
 
 impl Drop for ActiveBatch<'_, '_> {
     fn drop(&mut self) {
-        start::end(self.batch.space.space(), &self.started, &mut self.batch.parts, self.ending);
+        let batch = &mut *self.batch;
+        platform::in_drop(|| start::end(batch.space.space(), &self.started, &mut batch.parts, self.ending));
     }
 }
 

@@ -235,6 +235,7 @@ mod tests {
         assert_eq!(drain.enter(range(0), || false).unwrap_err(), Refusal::Busy);
     }
 
+    #[cfg(feature = "std")] // Without a context nothing is anybody's own.
     #[test]
     fn a_use_given_away_is_nobodys_own() {
         let drain = Drain::new();

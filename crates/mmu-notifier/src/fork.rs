@@ -157,12 +157,16 @@ extern "C" fn after_in_child() {
     with_context(|context| {
         let number = context.map_or(0, |context| context.known_number());
         REGISTRY.for_each(|space| {
-            space.map_lock.forget_holders();
+            space.map_lock.forget_other_holders(context);
             if let Some(subscriptions) = space.subscriptions() {
                 let id = subscriptions.id;
                 let (calling, sections) = frame::own_in_crowd(id);
                 let crowd = (frame::own_open_in_crowd(id), calling, sections);
-                let own = |hazard: &Hazard| hazard.belongs_to(number) || frame::is_own(id, hazard);
+                let own = |hazard: &Hazard| {
+                    hazard.belongs_to(number)
+                        || context.is_some_and(|context| hazard.was_started_by(context))
+                        || frame::is_own(id, hazard)
+                };
                 subscriptions.book.keep_only(own, crowd);
                 subscriptions.hooks.hang_again(&subscriptions.book);
                 subscriptions.freed.forget_waiters();

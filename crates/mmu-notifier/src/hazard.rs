@@ -80,7 +80,7 @@ pub(crate) struct Hazard {
     refusals: AtomicU64,
     /// Where the start was called, while its guard belongs to that thread; for diagnostics.
     origin: AtomicPtr<Location<'static>>,
-    /// The context of that thread, to be compared only.
+    /// The context of the thread that claimed it, where it is nobody's or that is diagnosed; to be compared only.
     thread: AtomicPtr<Context>,
     /// The next in the book, or in the reserve.
     next: AtomicPtr<Hazard>,

@@ -2,10 +2,11 @@
 //! first. Its guard is the proof for the `_locked` calls.
 
 use core::fmt;
+use core::ptr;
 
-use crate::platform::Bell;
+use crate::platform::{Bell, Context, with_context};
 use crate::space::Space;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, Ordering};
 
 /// The state while it is held for writing.
 const WRITER: u32 = u32::MAX;
@@ -15,12 +16,14 @@ const WRITER: u32 = u32::MAX;
 pub(crate) struct MapLock {
     /// 0, the number of readers, or [`WRITER`].
     state: AtomicU32,
+    /// The context of the writer, to be compared only.
+    writer: AtomicPtr<Context>,
     bell: Bell,
 }
 
 impl MapLock {
     pub(crate) fn new() -> Self {
-        MapLock { state: AtomicU32::new(0), bell: Bell::new() }
+        MapLock { state: AtomicU32::new(0), writer: AtomicPtr::new(ptr::null_mut()), bell: Bell::new() }
     }
 
     fn try_write(&self) -> bool {
@@ -34,6 +37,8 @@ impl MapLock {
 
     pub(crate) fn write(&self) {
         self.bell.wait_until(None, || self.try_write());
+        let writer = with_context(|context| context.map_or(ptr::null(), ptr::from_ref));
+        self.writer.store(writer.cast_mut(), Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self) {
@@ -47,6 +52,7 @@ impl MapLock {
     }
 
     pub(crate) fn unlock_write(&self) {
+        self.writer.store(ptr::null_mut(), Ordering::Relaxed);
         // ORDERING: release, for the next holder's acquire.
         self.state.store(0, Ordering::Release);
         self.wake();
@@ -59,9 +65,15 @@ impl MapLock {
         self.wake();
     }
 
-    /// In the child of a fork: opens the lock, which other threads may have held.
-    pub(crate) fn forget_holders(&self) {
-        self.state.store(0, Ordering::Relaxed);
+    /// In the child of a fork: opens the lock, unless this thread holds it for writing. Who holds it for reading
+    /// is not known, so they all count as other threads; the guards of this one then let go of nothing.
+    pub(crate) fn forget_other_holders(&self, context: Option<&Context>) {
+        let writer = self.writer.load(Ordering::Relaxed).cast_const();
+        let own = context.is_some_and(|context| ptr::eq(context, writer));
+        if !own || self.state.load(Ordering::Relaxed) != WRITER {
+            self.writer.store(ptr::null_mut(), Ordering::Relaxed);
+            self.state.store(0, Ordering::Relaxed);
+        }
         self.bell.forget_waiters();
     }
 }
@@ -99,5 +111,24 @@ impl Drop for MapLockSharedGuard<'_> {
 impl fmt::Debug for MapLockSharedGuard<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MapLockSharedGuard")
+    }
+}
+
+#[cfg(all(test, feature = "std", not(any(loom, shuttle))))]
+mod tests {
+    use super::MapLock;
+    use crate::platform::{Context, with_context};
+
+    #[test]
+    fn c7_3_a_child_opens_what_other_threads_held_and_keeps_its_own() {
+        let lock = MapLock::new();
+        lock.write();
+        with_context(|context| lock.forget_other_holders(context));
+        assert!(!lock.try_write() && !lock.try_read(), "the forking thread holds it in the child too");
+        lock.forget_other_holders(Some(&Context::new()));
+        assert!(lock.try_read(), "held by a thread that is not there");
+        with_context(|context| lock.forget_other_holders(context));
+        assert!(lock.try_write(), "readers count as other threads");
+        lock.unlock_write();
     }
 }

@@ -175,6 +175,17 @@ pub(crate) fn exchange_locked(space: u64) -> u64 {
     with_context(|context| context.map_or(0, |context| context.locked.replace(space)))
 }
 
+/// Does the work of a destructor. Its panic goes on, unless another one is passing already: two would abort
+/// the program, so the first one is kept (clause C7.2).
+#[inline]
+pub(crate) fn in_drop(work: impl FnOnce()) {
+    if primitives::is_panicking() {
+        let _ = catch(work);
+    } else {
+        work();
+    }
+}
+
 /// Passes the time in a loop that waits for another thread's next few instructions.
 pub(crate) fn relax(turns: &mut u32) {
     *turns += 1;

@@ -138,7 +138,6 @@ impl Space {
             return Err(RegisterErrorKind::Gone);
         }
         if let Some(subscriptions) = self.subscriptions() {
-            subscriptions.may_sleep();
             let ready = subscriptions.book.refill(0);
             return if ready {
                 Ok(Prepared::There(subscriptions))

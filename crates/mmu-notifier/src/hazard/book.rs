@@ -109,7 +109,7 @@ impl Book {
     fn claim_slowly(&self, context: Option<&Context>) -> Claim<'_> {
         let numbered = context.map(|context| (context, context.number())).filter(|(_, number)| *number != 0);
         let own = numbered.and_then(|(context, number)| self.claim_own(context, number));
-        own.or_else(|| self.claim_shared()).map_or(Claim::Crowd(&self.crowd), Claim::One)
+        own.or_else(|| self.claim_shared(context)).map_or(Claim::Crowd(&self.crowd), Claim::One)
     }
 
     /// Claims a free one of this thread's own, or makes one out of the reserve.
@@ -155,20 +155,24 @@ impl Book {
     }
 
     /// Claims one that belongs to nobody, or gives one out of the reserve to everybody.
-    fn claim_shared(&self) -> Option<&Hazard> {
+    fn claim_shared(&self, context: Option<&Context>) -> Option<&Hazard> {
         let free = self.iter().find(|hazard| {
             hazard.number.load(Ordering::Relaxed) == 0
                 && hazard.taken.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
                 && self.renew(hazard)
         });
-        free.or_else(|| {
+        let claimed = free.or_else(|| {
             let hazard = self.unshelve()?;
             // SAFETY: hazards live as long as the book.
             let fresh = unsafe { hazard.as_ref() };
             fresh.taken.store(1, Ordering::Relaxed);
             self.enlist(hazard);
             Some(fresh)
-        })
+        })?;
+        // For the child of a fork: whose it was.
+        let thread = context.map_or(ptr::null(), ptr::from_ref);
+        claimed.thread.store(thread.cast_mut(), Ordering::Relaxed);
+        Some(claimed)
     }
 
     /// Gives a claimed or free hazard a new id if its generations are used up; false if there is none.

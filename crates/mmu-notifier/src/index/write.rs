@@ -9,6 +9,9 @@ use super::reclaim::Pages;
 use super::{Book, Index, Node, Refused};
 use crate::sync::{AtomicPtr, Ordering, SpinGuard};
 
+/// What a leaf holds of a subscription: its bounds, its slot, its node.
+type Entry = ((u64, u64), usize, *const Node);
+
 /// A full leaf with at most so many that are alive becomes one leaf, else two.
 const ONE_LEAF: u32 = FAN as u32 * 3 / 4;
 
@@ -206,14 +209,14 @@ impl Index {
 
     /// Replaces a full leaf by one or two without its dead entries.
     fn rebuild(&self, leaf: &Page) {
-        let mut entries = [((0, 0), ptr::null()); FAN];
+        let mut entries = [((0, 0), 0, ptr::null()); FAN];
         let alive = leaf.live().count();
         for (entry, slot) in entries.iter_mut().zip(leaf.live()) {
-            *entry = ((leaf.key(slot), leaf.max(slot)), leaf.node(slot));
+            *entry = ((leaf.key(slot), leaf.max(slot)), slot, leaf.node(slot));
         }
         let entries = &mut entries[..alive];
-        // Stable: equal starts keep the order of their slots, which is that of their insertion.
-        entries.sort_by_key(|entry| entry.0.0);
+        // By start, equal starts by slot, which is the order of their insertion. (A stable sort may allocate.)
+        entries.sort_unstable_by_key(|(bounds, slot, _)| (bounds.0, *slot));
         let cut = if alive as u32 <= ONE_LEAF { alive } else { alive / 2 };
         let (low, high) = entries.split_at(cut);
         let left = self.leaf_of(low);
@@ -221,9 +224,9 @@ impl Index {
         self.replace(leaf, left, right);
     }
 
-    fn leaf_of(&self, entries: &[((u64, u64), *const Node)]) -> &Page {
+    fn leaf_of(&self, entries: &[Entry]) -> &Page {
         let leaf = self.pages.take(0);
-        entries.iter().for_each(|(bounds, node)| append(leaf, *bounds, *node));
+        entries.iter().for_each(|(bounds, _, node)| append(leaf, *bounds, *node));
         leaf
     }
 

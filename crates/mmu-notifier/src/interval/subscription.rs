@@ -350,6 +350,13 @@ fn take_over(
 
 impl<N: Notifier> Drop for Subscription<N> {
     fn drop(&mut self) {
+        platform::in_drop(|| self.leave());
+    }
+}
+
+impl<N: Notifier> Subscription<N> {
+    /// What `remove` and `drop` do.
+    fn leave(&mut self) {
         let subscriptions = self.subscriptions();
         diagnostics::may_sleep(subscriptions, "remove", self.node().label());
         withdraw(subscriptions, self.record.cast());

@@ -148,6 +148,13 @@ impl<N: Notifier> Registration<N> {
 
 impl<N: Notifier> Drop for Registration<N> {
     fn drop(&mut self) {
+        platform::in_drop(|| self.leave());
+    }
+}
+
+impl<N: Notifier> Registration<N> {
+    /// What `unregister` and `drop` do.
+    fn leave(&mut self) {
         let held = self.space().clone();
         let subscriptions = held.watched();
         let left = leave::unregister(held.space(), subscriptions, self.record.cast());
@@ -281,8 +288,9 @@ impl<N: Notifier> Drop for Shared<N> {
         let space = self.space().clone();
         let subscriptions = space.watched();
         if subscriptions.list.put(&self.record().node) {
+            let free = free_put::<N>;
             // SAFETY: the last reference is gone, and the record is alive until free_put; it holds its space.
-            unsafe { leave::put(&space, subscriptions, self.record.cast(), free_put::<N>) };
+            platform::in_drop(|| unsafe { leave::put(&space, subscriptions, self.record.cast(), free) });
         }
     }
 }

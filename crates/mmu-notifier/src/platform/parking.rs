@@ -5,7 +5,7 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-pub(crate) use super::threads::{Payload, catch, give_way, now, resume, spin, with_context};
+pub(crate) use super::threads::{Payload, catch, give_way, is_panicking, now, resume, spin, with_context};
 use crate::sync::{AtomicU32, Ordering, full_fence};
 
 /// How many condition variables the sleepers of all spaces share.

@@ -26,6 +26,12 @@ pub(crate) fn catch<R>(callback: impl FnOnce() -> R) -> Result<R, Payload> {
     catch_unwind(AssertUnwindSafe(callback))
 }
 
+/// Says whether a panic is passing through this thread.
+#[inline]
+pub(crate) fn is_panicking() -> bool {
+    std::thread::panicking()
+}
+
 /// Lets a kept panic go on.
 pub(crate) fn resume(payload: Payload) -> ! {
     resume_unwind(payload)

@@ -102,6 +102,14 @@ impl AddressSpaceRef {
         MapLockGuard { space: self.space() }
     }
 
+    /// Takes the map lock for a registration, with what was left to calls that may sleep done before.
+    fn map_lock_to_register(&self) -> MapLockGuard<'_> {
+        if let Some(subscriptions) = self.space().subscriptions() {
+            subscriptions.may_sleep();
+        }
+        self.map_lock()
+    }
+
     /// Takes the map lock for reading.
     ///
     /// # Context
@@ -154,7 +162,7 @@ impl AddressSpaceRef {
         }
         match self.space().subscriptions().filter(|subscriptions| subscriptions.index.is_open()) {
             None => {
-                let _lock = self.map_lock();
+                let _lock = self.map_lock_to_register();
                 Ok(self.space().ready_for_intervals()?)
             }
             Some(subscriptions) => {
@@ -198,7 +206,7 @@ impl AddressSpaceRef {
     /// # Context
     /// May sleep and allocate; takes the map lock.
     pub fn register<N: list::Notifier>(&self, notifier: N) -> Result<Registration<N>, RegisterError<N>> {
-        let lock = self.map_lock();
+        let lock = self.map_lock_to_register();
         self.register_locked(&lock, notifier)
     }
 
@@ -225,7 +233,7 @@ impl AddressSpaceRef {
     /// # Context
     /// As [`register`](Self::register).
     pub fn register_nobody(&self) -> Result<(), RegisterErrorKind> {
-        let _lock = self.map_lock();
+        let _lock = self.map_lock_to_register();
         self.space().ready_for_intervals().map(drop)
     }
 
@@ -243,7 +251,7 @@ impl AddressSpaceRef {
         key: u64,
         alloc: impl FnOnce(&AddressSpaceRef) -> Result<N, E>,
     ) -> Result<Shared<N>, GetError<E>> {
-        let lock = self.map_lock();
+        let lock = self.map_lock_to_register();
         Shared::get(self, &lock, key, alloc)
     }
 

@@ -8,6 +8,7 @@ use core::ops::Deref;
 
 use super::{AddressSpaceRef, Builder, MOST, Space};
 use crate::frame;
+use crate::platform;
 use crate::sync::Ordering;
 
 /// A user of an address space. Clone is mmget, drop is mmput: when the last one goes the space exits.
@@ -61,7 +62,7 @@ impl Drop for AddressSpace {
         // CONTRACT C8.3: not within a callback of the space.
         if !frame::leave_exit(self.space().id) {
             // SAFETY: this was the last user, so the holder that all users shared is this one's.
-            unsafe { Space::exit_and_let_go(self.space) };
+            platform::in_drop(|| unsafe { Space::exit_and_let_go(self.space) });
         }
     }
 }

@@ -273,3 +273,25 @@ fn c7_5_bad_ranges_cannot_be_made_and_every_good_one_is_taken() {
         }
     });
 }
+
+/// A list subscriber whose end panics.
+struct PanicsAtTheEnd;
+
+impl mmu_notifier::list::Notifier for PanicsAtTheEnd {
+    fn invalidate_range_end(&self, _: &mmu_notifier::Invalidation) {
+        panic!("the end");
+    }
+}
+
+#[test]
+fn c7_2_a_panic_of_the_change_and_one_of_the_end_behind_it_do_not_abort() {
+    within(|| {
+        let space = AddressSpace::new();
+        let registered = space.register(PanicsAtTheEnd).expect("a registration");
+        let change = std::panic::AssertUnwindSafe(|| space.invalidate(range(0, 1), || panic!("the change")));
+        let payload = std::panic::catch_unwind(change).expect_err("it panicked");
+        assert_eq!(payload.downcast_ref::<&str>(), Some(&"the change"), "the first one goes on");
+        assert_eq!(space.stats().active, 0);
+        registered.unregister();
+    });
+}
