@@ -218,10 +218,10 @@ pub(crate) fn start(subscriptions: &Subscriptions, parts: &[Part]) {
 }
 
 /// Reports each guard that is still there when the last holder goes (clause C7.1).
-pub(crate) fn leaked_guards(subscriptions: &Subscriptions, label: Option<&'static str>) {
+pub(crate) fn leaked_guards(subscriptions: &Subscriptions) {
     let (rule, call) = (Rule::GuardLeaked, "drop of the last holder");
     for hazard in subscriptions.book.iter().filter(|hazard| hazard.word() & PHASE == ACTIVE) {
-        report_with(Report { rule, call, subscriber: label, origin: hazard.origin() });
+        report_with(Report { rule, call, subscriber: subscriptions.label, origin: hazard.origin() });
     }
 }
 

@@ -15,6 +15,7 @@ use crate::space::Space;
 use crate::start;
 use crate::subscriptions::Subscriptions;
 use crate::sync::full_fence;
+use crate::trace;
 
 impl Subscriptions {
     /// Lets nobody in any more.
@@ -33,6 +34,7 @@ impl Space {
         // ORDERING: users, F, subscriptions; against published, F, users in `publish`.
         full_fence();
         let Some(subscriptions) = self.subscriptions() else { return };
+        let _span = trace::exiting(subscriptions);
         subscriptions.close();
         let left = platform::catch(|| subscriptions.may_sleep()).err();
         let release = Invalidation::new(Range::ALL, Event::Release);

@@ -20,6 +20,26 @@
 //! The crate is `no_std` with `alloc`. Without the default feature `std` a kernel may supply how to sleep and
 //! which context runs: see [`platform`].
 //!
+//! # Tracing
+//! With the feature `tracing` what happens in a space that somebody watches is told to the crate of that name,
+//! with the target `mmu_notifier`; without the feature nothing of it is compiled.
+//!
+//! | level | event | fields beside `space` (a number) and its `label` |
+//! |---|---|---|
+//! | trace | `started`, one a range | `range`, `event`, `owner`, `blockable`, `hits` (interval callbacks called) |
+//! | trace | `ending`, one a range | `range` |
+//! | debug | `refused`, one a range | `range`, `event`, `owner` |
+//! | trace | `inserted`, `removing` (of a detach too) | `range`, `subscriber` (a label) |
+//! | debug | `registered`, `unregistering`, `put` (the last) | `subscriber` |
+//!
+//! Callbacks of a start run in the span `start` (trace), those of an exit in the span `exit` (debug).
+//!
+//! The subscriber of `tracing` is called in the thread that makes the call, with none of the library's locks
+//! held but the map lock of a registration. It may allocate, take locks and write to a file, all of which start
+//! and end do not do by themselves: where they must not sleep, or are called from within an allocator
+//! ([`Builder::defer_drops`]), leave the feature off, or filter the target out before the subscriber. A panic of
+//! the subscriber ends there: it is dropped.
+//!
 //! # Clauses
 //! Comments such as `C3.4` name clauses of the contract, which the repository holds as `docs/contract.md`.
 
@@ -57,6 +77,7 @@ mod space;
 mod start;
 mod subscriptions;
 mod sync;
+mod trace;
 
 pub use active::{ActiveInvalidation, OwnedActiveInvalidation};
 pub use address::{Address, Range, RangeError};

@@ -27,6 +27,7 @@ use crate::list::{self, RegisterErrorKind};
 use crate::map_lock::{MapLock, MapLockGuard};
 use crate::subscriptions::Subscriptions;
 use crate::sync::{AtomicPtr, AtomicU64, Ordering, full_fence};
+use crate::trace;
 
 /// What a page table entry holds; the library only passes it on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -145,7 +146,7 @@ impl Space {
                 Err(RegisterErrorKind::OutOfMemory)
             };
         }
-        let made = Subscriptions::try_new(self.id, self.leaves_work);
+        let made = Subscriptions::try_new(self.id, self.label, self.leaves_work);
         made.map(Prepared::Made).ok_or(RegisterErrorKind::OutOfMemory)
     }
 
@@ -214,7 +215,11 @@ impl Space {
             })?;
             // None: somebody who does not hold the map lock took the room.
             if let Some(result) = registered {
-                return result.map_err(Into::into);
+                result?;
+                // SAFETY: as promised by the caller; the map lock keeps the registration from going.
+                let node = unsafe { node.as_ref() };
+                self.subscriptions().into_iter().for_each(|watched| trace::registered(watched, node));
+                return Ok(());
             }
         }
     }
@@ -242,7 +247,7 @@ impl Drop for Space {
         if !subscriptions.is_null() {
             // SAFETY: made by `prepare`; with the last holder nobody else knows it.
             let subscriptions = unsafe { Box::from_raw(subscriptions) };
-            diagnostics::leaked_guards(&subscriptions, self.label);
+            diagnostics::leaked_guards(&subscriptions);
         }
     }
 }

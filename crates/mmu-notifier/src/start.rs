@@ -33,6 +33,7 @@ use crate::platform::{self, Context, Payload};
 use crate::space::Space;
 use crate::subscriptions::Subscriptions;
 use crate::sync::full_fence;
+use crate::trace;
 
 /// Why a non-blockable start failed. There is no end to call, and but for the tokens of those that were
 /// called it is as if the start had never been.
@@ -99,7 +100,11 @@ impl<'c> Calls<'c> {
     fn start_one(self, part: &mut Part) -> Result<Started, StartError> {
         let (subscriptions, nobody) = (self.subscriptions, self.subscriptions.list.count() == 0);
         if !subscriptions.index.is_open() {
-            return if nobody { Ok(Started::new(0)) } else { self.run(slice::from_mut(part), None) };
+            return if nobody {
+                self.conclude(Ok(Started::new(0)), slice::from_mut(part), 0, false, None)
+            } else {
+                self.run(slice::from_mut(part), None)
+            };
         }
         let claim = subscriptions.book.claim(self.context);
         part.claim = Held::new(claim);
@@ -107,13 +112,17 @@ impl<'c> Calls<'c> {
         let bounds = part.invalidation.range().bounds();
         part.identity = claim.publish(bounds, owner, subscriptions.index.epoch());
         // CONTRACT C3.3: who is inserted from here on is busy for this invalidation, and not called.
-        let mut hits = Hits { limit: subscriptions.index.limit(), batch: Batch::new(), complete: true };
+        let mut hits =
+            Hits { limit: subscriptions.index.limit(), batch: Batch::new(), complete: true, called: 0 };
         hits.complete = subscriptions.index.search(bounds, None, &mut hits.batch);
         claim.unpin();
         if hits.batch.as_slice().is_empty() && nobody {
-            let Some(post) = claim.activate(part.identity) else { return Ok(Started::new(0)) };
+            let Some(post) = claim.activate(part.identity) else {
+                trace::started(subscriptions, slice::from_ref(part), 0);
+                return Ok(Started::new(0));
+            };
             let late = subscriptions.ring(Some(post));
-            return self.conclude(Ok(Started::new(0)), slice::from_mut(part), false, late);
+            return self.conclude(Ok(Started::new(0)), slice::from_mut(part), 0, false, late);
         }
         self.run(slice::from_mut(part), Some(&mut hits))
     }
@@ -128,29 +137,32 @@ impl<'c> Calls<'c> {
         }
         // ORDERING: publication of all, F, limit and searches.
         full_fence();
-        let mut hits = Hits { limit: self.subscriptions.index.limit(), batch: Batch::new(), complete: false };
+        let mut hits =
+            Hits { limit: self.subscriptions.index.limit(), batch: Batch::new(), complete: false, called: 0 };
         self.run(parts, Some(&mut hits))
     }
 
     /// Calls the intervals that are hit, if that side has begun, and the list.
     #[inline(never)]
-    fn run(self, parts: &mut [Part], hits: Option<&mut Hits>) -> Result<Started, StartError> {
+    fn run(self, parts: &mut [Part], mut hits: Option<&mut Hits>) -> Result<Started, StartError> {
         let Some(first) = parts.first() else { return Ok(Started::new(0)) };
+        let _span = trace::calling(self.subscriptions, parts);
         let kind = kind_of(&first.invalidation, Kind::Intervals, Kind::IntervalsNonblock);
         // The walk of the list is a section of the first range's hazard, or of one that is claimed for it.
         let claim = first.claim(self.subscriptions);
         let section = claim.unwrap_or_else(|| self.subscriptions.book.claim(self.context));
         let place = frame::Place { space: self.subscriptions.id, section, parts };
         let late = Late::default();
-        let (result, exit_due) =
-            Frame::around(self.context, &place, kind, |frame| self.call(frame, section, parts, hits, &late));
+        let call = |frame: &Frame| self.call(frame, section, parts, hits.as_deref_mut(), &late);
+        let (result, exit_due) = Frame::around(self.context, &place, kind, call);
         if claim.is_none() {
             section.give_back();
         }
         if result.is_err() {
             parts.iter().for_each(|part| part.give_back(self.subscriptions));
         }
-        self.conclude(result.map(Started::new), parts, exit_due, late.0.into_inner())
+        let called = hits.map_or(0, |hits| hits.called);
+        self.conclude(result.map(Started::new), parts, called, exit_due, late.0.into_inner())
     }
 
     /// Returns the limit up to which the list has heard of the start.
@@ -190,6 +202,7 @@ impl<'c> Calls<'c> {
             }
         }
         pass.finish();
+        hits.called = pass.hits;
         if let Some(claim) = parts.first().and_then(|part| part.claim(self.subscriptions)) {
             claim.count(pass.hits, u64::from(pass.failure.is_some()));
         }
@@ -215,6 +228,7 @@ impl<'c> Calls<'c> {
         self,
         started: Result<Started, Failure>,
         parts: &mut [Part],
+        called: u64,
         exit_due: bool,
         mut late: Option<Payload>,
     ) -> Result<Started, StartError> {
@@ -225,13 +239,19 @@ impl<'c> Calls<'c> {
             late = late.or(exit.err());
         }
         match (started, late) {
-            (Ok(started), None) => Ok(started),
+            (Ok(started), None) => {
+                trace::started(self.subscriptions, parts, called);
+                Ok(started)
+            }
             (Ok(started), Some(payload)) => {
                 // The caller gets no guard, so what was begun ends here.
                 let _ = platform::catch(|| end(self.space, &started, parts, Ending::Whole));
                 platform::resume(payload)
             }
-            (Err(Failure::Refused), None) => Err(StartError::WouldBlock),
+            (Err(Failure::Refused), None) => {
+                trace::refused(self.subscriptions, parts);
+                Err(StartError::WouldBlock)
+            }
             (Err(Failure::Panicked(payload)), _) | (_, Some(payload)) => platform::resume(payload),
         }
     }
@@ -248,7 +268,8 @@ pub(crate) fn release(space: &Space, subscriptions: &Subscriptions, invalidation
         let section = part.announce(subscriptions, context);
         // ORDERING: publication, F, limit and search.
         full_fence();
-        let mut hits = Hits { limit: subscriptions.index.limit(), batch: Batch::new(), complete: false };
+        let mut hits =
+            Hits { limit: subscriptions.index.limit(), batch: Batch::new(), complete: false, called: 0 };
         let parts = slice::from_ref(&part);
         let place = frame::Place { space: subscriptions.id, section, parts };
         let late = Late::default();
@@ -292,6 +313,7 @@ pub(crate) fn kind_of(invalidation: &Invalidation, blockable: Kind, not: Kind) -
 #[inline]
 pub(crate) fn end(space: &Space, started: &Started, parts: &mut [Part], ending: Ending) {
     let Some(subscriptions) = space.subscriptions() else { return };
+    trace::ending(subscriptions, parts);
     if let ([part], 0) = (&*parts, subscriptions.list.count()) {
         if part.end_alone(subscriptions) {
             return;

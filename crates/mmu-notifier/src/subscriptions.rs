@@ -25,11 +25,17 @@ pub(crate) struct Subscriptions {
     exited: AtomicU32,
     /// Of the space, in this process; never used twice.
     pub(crate) id: u64,
+    /// Of the space.
+    pub(crate) label: Option<&'static str>,
 }
 
 impl Subscriptions {
     /// Makes them; none if there is no memory.
-    pub(crate) fn try_new(id: u64, leaves_work: bool) -> Option<Box<Subscriptions>> {
+    pub(crate) fn try_new(
+        id: u64,
+        label: Option<&'static str>,
+        leaves_work: bool,
+    ) -> Option<Box<Subscriptions>> {
         let subscriptions = Subscriptions {
             index: Index::new(),
             book: Book::new(id),
@@ -39,6 +45,7 @@ impl Subscriptions {
             waits: AtomicU64::new(0),
             exited: AtomicU32::new(0),
             id,
+            label,
         };
         let subscriptions = crate::memory::try_box(subscriptions).ok()?;
         subscriptions.book.refill(0).then_some(subscriptions)

@@ -6,9 +6,11 @@ use super::node::Node;
 use crate::scan::{Own, Scan, Wanted};
 use crate::subscriptions::Subscriptions;
 use crate::sync::full_fence;
+use crate::trace;
 
 /// Takes a node out of the index and silences it; behind it stands a full fence.
 pub(crate) fn withdraw(subscriptions: &Subscriptions, node: NonNull<Node>) {
+    trace::removing(subscriptions, node);
     // SAFETY: the node is in the index, and nobody else removes it: the caller owns the subscription.
     unsafe { subscriptions.index.remove(node) };
     // SAFETY: the node is readable until its owner frees it.

@@ -29,6 +29,7 @@ use crate::scan::{Own, Wanted};
 use crate::space::AddressSpaceRef;
 use crate::subscriptions::Subscriptions;
 use crate::sync::full_fence;
+use crate::trace;
 
 /// A node that leads to a notifier: its own, or after a resize that of the first record.
 ///
@@ -121,7 +122,10 @@ impl<N: Notifier> Subscription<N> {
         // SAFETY: the record is not in an index, and is freed after its removal only.
         let result = unsafe { subscriptions.index.insert(&subscriptions.book, record.cast(), &[]) };
         match result {
-            Ok(()) => Ok(Subscription { record, first }),
+            Ok(()) => {
+                trace::inserted(subscriptions, record.cast());
+                Ok(Subscription { record, first })
+            }
             Err(refused) => {
                 // SAFETY: it was not inserted, so nobody else knows it.
                 let first = unsafe { Box::from_raw(first.as_ptr()) };
@@ -340,6 +344,7 @@ fn take_over(
         .map_err(|refused| ReplaceErrorKind::from(InsertErrorKind::from(refused)))?;
     // ORDERING: counter = n, F, scan; against publication, F, limit of a start.
     full_fence();
+    trace::inserted(subscriptions, node);
     olds.iter().for_each(|old| wait_for_callers(subscriptions, *old));
     for old in olds {
         withdraw(subscriptions, *old);

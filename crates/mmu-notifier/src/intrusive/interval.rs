@@ -12,6 +12,7 @@ use crate::interval::{Answer, Callbacks, InsertErrorKind, Node, Options, Sequenc
 use crate::invalidation::Invalidation;
 use crate::space::AddressSpaceRef;
 use crate::subscriptions::Subscriptions;
+use crate::trace;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// What an [`Interval`] calls.
@@ -136,6 +137,7 @@ impl Interval {
         unsafe { subscriptions.index.insert(&subscriptions.book, this.cast(), &[]) }?;
         // SAFETY: while the state is BUSY nobody else uses the space.
         unsafe { *interval.space.get() = Some(space.clone()) };
+        trace::inserted(subscriptions, this.cast());
         Ok(())
     }
 

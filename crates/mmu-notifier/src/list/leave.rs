@@ -24,6 +24,7 @@ use crate::platform::{self, Payload, with_context};
 use crate::scan::{Own, Scan, Wanted};
 use crate::space::{AddressSpaceRef, Space};
 use crate::subscriptions::Subscriptions;
+use crate::trace;
 
 /// What an unregister left to its caller.
 pub(crate) struct Left {
@@ -41,6 +42,7 @@ pub(crate) fn unregister(space: &Space, subscriptions: &Subscriptions, node: Non
     // SAFETY: the node is registered, so it is readable until its owner frees it.
     let registered = unsafe { node.as_ref() };
     diagnostics::may_sleep(subscriptions, "unregister", registered.label());
+    trace::unregistering(subscriptions, registered);
     // CONTRACT C8.2: once, by whoever comes first.
     let panic = with_context(|context| {
         let section = subscriptions.book.claim(context);
@@ -71,7 +73,9 @@ pub(crate) unsafe fn put(
     free: Finish,
 ) {
     // SAFETY: as promised by the caller.
-    frees::begin(&unsafe { node.as_ref() }.ticket, space);
+    let last = unsafe { node.as_ref() };
+    trace::put(subscriptions, last);
+    frees::begin(&last.ticket, space);
     let stamp = subscriptions.list.new_grace();
     let wanted = Wanted::Walked { stamp, own: Own::Awaited };
     // SAFETY: as promised by the caller; off the list, behind a full fence.

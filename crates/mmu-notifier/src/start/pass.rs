@@ -19,6 +19,8 @@ pub(super) struct Hits {
     pub(super) limit: u64,
     pub(super) batch: Batch,
     pub(super) complete: bool,
+    /// How many callbacks were called, over all ranges.
+    pub(super) called: u64,
 }
 
 /// The first and second passes of one start over the intervals that it hits.
