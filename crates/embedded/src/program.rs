@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use mmu_notifier::interval::{Answer, Notifier, Sequence, Subscription};
 use mmu_notifier::list::{self, WouldBlock};
+use mmu_notifier::mirror::{Attempts, Mirror};
 use mmu_notifier::{Address, AddressSpace, Event, Invalidation, Range, StartError, diagnostics, synchronize};
 
 use crate::lock::Lock;
@@ -158,6 +159,7 @@ pub(crate) fn run() -> Report {
     translations_follow_the_page_table(&mmu);
     a_refusal_leaves_everything_as_it_was(&mmu, &watcher);
     a_reader_sees_that_it_would_wait(&mmu);
+    a_use_in_flight_is_not_disturbed(&mmu);
     the_shared_notifier_is_freed(&mmu);
 
     let report = Report {
@@ -210,6 +212,20 @@ fn a_reader_sees_that_it_would_wait(mmu: &Mmu) {
     assert!(mmu.tlb.try_read_begin().is_none(), "busy until the end");
     active.end();
     assert!(mmu.tlb.try_read_begin().is_some());
+}
+
+/// A device that uses a translation for longer than a lock is held: its table is a mirror.
+fn a_use_in_flight_is_not_disturbed(mmu: &Mmu) {
+    let (page, range) = (Page(8), Page(8).range());
+    let mirror = Mirror::new(&mmu.space, range, None).expect("there is memory for one");
+    let walk = |_| mmu.table.lock()[page.0].ok_or(());
+    let commit = |entry: &mut Option<Frame>, frame| *entry.insert(frame);
+    let in_use = mirror.fault_in_use(range, Attempts::UNBOUNDED, walk, commit).expect("the page is mapped");
+    assert_eq!(*in_use, Frame(108));
+    assert_eq!(mmu.try_move(page, Frame(400)), Err(StartError::WouldBlock));
+    drop(in_use);
+    assert_eq!(mmu.try_move(page, Frame(400)), Ok(()));
+    assert!(mirror.hold(range, |entry| *entry).is_none(), "what it knew is gone");
 }
 
 /// Counts its own drops.
