@@ -156,6 +156,8 @@ impl fmt::Display for InsertErrorKind {
     }
 }
 
+impl core::error::Error for InsertErrorKind {}
+
 /// A failed insert: why, and the notifier, as if never touched.
 pub struct InsertError<N> {
     /// Why.

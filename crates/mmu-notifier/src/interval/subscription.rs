@@ -446,6 +446,8 @@ impl fmt::Display for ReplaceErrorKind {
     }
 }
 
+impl core::error::Error for ReplaceErrorKind {}
+
 /// What a failed [`Subscription::replace`] gives back: the subscriptions, and the new notifier.
 pub type NotReplaced<O, N> = (Vec<Subscription<O>>, N);
 
