@@ -21,3 +21,8 @@ pub mod run;
 pub mod shared;
 pub mod story;
 pub mod threads;
+
+/// The README, whose example is compiled and run with the doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct ReadMe;
