@@ -64,11 +64,10 @@ impl<'b> Claim<'b> {
     /// Pins another search of the same start.
     pub(crate) fn pin(self, epoch: u64) {
         if let Claim::One(hazard) = self {
-            // ORDERING: release: this overwrites the 0 of the unpin before, and `Book::lowest_pin` (acquire) may
-            // read it in its place: the loads of that search come before.
-            hazard.pin.store(epoch, Ordering::Release);
-            // ORDERING: pin, F, search; against unlink, F, look at the pins.
-            full_fence();
+            // ORDERING: pin, F, search; against unlink, F, look at the pins. Release: this overwrites the 0 of the
+            // unpin before, and `Book::lowest_pin` (acquire) may read it in its place: the loads of that search
+            // come before.
+            publish(&hazard.pin, epoch);
         }
     }
 
@@ -123,13 +122,16 @@ impl<'b> Claim<'b> {
     #[inline]
     pub(crate) fn enter_section(self, stamp: u64) {
         match self {
-            // ORDERING: release: a grace period may read this in place of the 0 of the section before, and takes
-            // that for over: what its callbacks did comes before the free.
-            Claim::One(hazard) => hazard.section.store(stamp << 1 | 1, Ordering::Release),
-            Claim::Crowd(crowd) => _ = crowd.sections.fetch_add(1, Ordering::Relaxed),
+            // ORDERING: section, F, load of the list; against tombstone, F, look at the sections. Release: a grace
+            // period may read this in place of the 0 of the section before, and takes that for over: what its
+            // callbacks did comes before the free.
+            Claim::One(hazard) => publish(&hazard.section, stamp << 1 | 1),
+            Claim::Crowd(crowd) => {
+                crowd.sections.fetch_add(1, Ordering::Relaxed);
+                // ORDERING: as above.
+                full_fence();
+            }
         }
-        // ORDERING: section, F, load of the list; against tombstone, F, look at the sections.
-        full_fence();
     }
 
     /// Leaves the section. Returns the post if somebody may have to hear of it.
