@@ -10,6 +10,7 @@
 
 mod interval;
 mod listener;
+mod membership;
 
 #[cfg(test)]
 mod tests;

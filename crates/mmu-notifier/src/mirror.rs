@@ -58,9 +58,6 @@ mod held;
 mod in_use;
 pub(crate) mod lock;
 
-#[cfg(test)]
-mod tests;
-
 use core::fmt;
 
 pub use attempts::{Attempt, Attempts, FaultError};

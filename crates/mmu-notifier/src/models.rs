@@ -16,6 +16,7 @@ mod claims;
 mod detach;
 mod epoch;
 mod list;
+mod lock;
 mod reading;
 mod replace;
 mod scanning;

@@ -22,6 +22,8 @@ use crate::sync::{AtomicU32, Ordering};
 
 #[cfg(all(not(feature = "std"), not(any(loom, shuttle))))]
 mod bare;
+#[cfg(not(any(loom, shuttle)))]
+mod futex;
 #[cfg(all(feature = "std", target_os = "linux", not(mmu_notifier_std_parking), not(any(loom, shuttle))))]
 mod linux;
 #[cfg(any(loom, shuttle))]
@@ -55,7 +57,11 @@ use model as primitives;
 ))]
 use parking as primitives;
 
-pub(crate) use primitives::{Futex, catch, heavy_barrier, light_barrier, now, on_fork, resume, with_context};
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use futex::Futex;
+#[cfg(any(loom, shuttle))]
+pub(crate) use model::Futex;
+pub(crate) use primitives::{catch, heavy_barrier, light_barrier, now, on_fork, resume, with_context};
 
 #[cfg(all(test, loom))]
 pub(crate) use primitives::{be_number, without_light_barriers};

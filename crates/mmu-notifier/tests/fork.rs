@@ -8,11 +8,12 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mmu_notifier::interval::{Answer, Notifier, Sequence, Subscription};
+use mmu_notifier::mirror::{FaultError, Mirror};
 use mmu_notifier::{AddressSpace, Invalidation, Range};
 
 unsafe extern "C" {
@@ -22,11 +23,16 @@ unsafe extern "C" {
     fn _exit(status: i32) -> !;
 }
 
+/// One fork at a time: what another test's thread is in the middle of, the child would find half done.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Forks; the child runs `child` with what the parent's thread has, and must come back soon.
 fn in_child(child: impl FnOnce()) {
     // SAFETY: the child uses only this thread, and leaves without a word.
     let pid = unsafe { fork() };
     if pid == 0 {
+        // Printing a panic takes locks that other threads may have held.
+        std::panic::set_hook(Box::new(|_| {}));
         let good = catch_unwind(AssertUnwindSafe(child)).is_ok();
         // SAFETY: it never returns.
         unsafe { _exit(i32::from(!good)) };
@@ -64,6 +70,7 @@ impl Drop for Drops {
 
 #[test]
 fn what_was_detached_in_a_callback_that_forked_was_freed_in_the_child_under_that_callback() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (space, drops) = (AddressSpace::new(), Arc::new(AtomicU32::new(0)));
     let slot = Arc::new(Mutex::new(None::<Subscription<Arc<dyn Notifier>>>));
     let (own, held, user) = (slot.clone(), Drops(drops.clone()), space.downgrade());
@@ -92,6 +99,7 @@ impl<F: Fn(&Invalidation) -> Answer + Send + Sync + 'static> Notifier for Callba
 
 #[test]
 fn a_future_that_hung_at_a_fork_could_not_be_dropped_in_the_child() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let space = AddressSpace::new();
     let watch = space.insert(range(0, 4), |_: &Invalidation| Answer::Done).unwrap();
     let mut context = Context::from_waker(Waker::noop());
@@ -116,6 +124,7 @@ fn a_future_that_hung_at_a_fork_could_not_be_dropped_in_the_child() {
 
 #[test]
 fn a_callback_of_the_crowd_that_forked_left_minus_one_in_the_child() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let space = AddressSpace::new();
     let forked = Arc::new(AtomicI32::new(-1));
     let pid = forked.clone();
@@ -139,4 +148,67 @@ fn a_callback_of_the_crowd_that_forked_left_minus_one_in_the_child() {
         unsafe { _exit(i32::from(good.is_err())) };
     }
     wait_for(pid);
+}
+
+fn bring(mirror: &Mirror<Option<u64>>, value: u64) -> Result<(), FaultError<()>> {
+    mirror.fault(|_| Ok(value), |table, value| *table = Some(value))
+}
+
+#[test]
+fn c6_1_c7_3_a_table_in_use_by_a_thread_that_is_not_here_is_lost() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let space = AddressSpace::new();
+    let range = range(0, 1);
+    let [lost, kept, own] = [(); 3].map(|()| Mirror::new(&space, range, None).unwrap());
+    bring(&kept, 1).unwrap();
+    let (locked, is_locked) = mpsc::channel();
+    let (done, is_done) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let lost = &lost;
+        let thread = scope.spawn(move || {
+            lost.with(|_| {
+                locked.send(()).unwrap();
+                let _ = is_done.recv();
+            });
+        });
+        is_locked.recv().unwrap();
+        own.with_mut(|table| {
+            *table = Some(3);
+            in_child(|| {
+                assert_eq!(bring(lost, 1), Err(FaultError::Lost));
+                assert!(lost.hold(range, |table| *table).is_none());
+                assert!(catch_unwind(AssertUnwindSafe(|| lost.with(|_| ()))).is_err());
+                assert_eq!(kept.with(|table| *table), Some(1));
+            });
+        });
+        in_child(|| {
+            // Nobody waits for the lost one, and the others go on.
+            space.invalidate(range, || ());
+            space.try_invalidate(range, || ()).unwrap();
+            assert!(kept.with(|table| *table).is_none() && own.with(|table| *table).is_none());
+            bring(&kept, 2).unwrap();
+        });
+        drop(done);
+        thread.join().unwrap();
+    });
+    assert_eq!(bring(&lost, 1), Ok(()), "nothing is lost in the parent");
+}
+
+#[test]
+fn c6_2_c7_3_uses_from_before_a_fork_hold_up_nobody() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let space = AddressSpace::new();
+    let range = range(0, 1);
+    let mirror = Mirror::new(&space, range, None).unwrap();
+    bring(&mirror, 1).unwrap();
+    let in_use = mirror.hold(range, |table| *table).unwrap();
+    in_child(|| {
+        space.invalidate(range, || ());
+        bring(&mirror, 2).unwrap();
+        let new = mirror.hold(range, |table| *table).unwrap();
+        drop(in_use);
+        assert!(space.try_invalidate(range, || ()).is_err());
+        drop(new);
+        space.try_invalidate(range, || ()).unwrap();
+    });
 }

@@ -6,6 +6,7 @@ use core::marker::PhantomPinned;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
+use super::membership::Membership;
 use crate::address::Range;
 use crate::diagnostics::{self, Rule};
 use crate::interval::{Answer, Callbacks, InsertErrorKind, Node, Options, Sequence, removal};
@@ -13,7 +14,6 @@ use crate::invalidation::Invalidation;
 use crate::space::AddressSpaceRef;
 use crate::subscriptions::Subscriptions;
 use crate::trace;
-use core::sync::atomic::{AtomicU32, Ordering};
 
 /// What an [`Interval`] calls.
 #[derive(Clone, Copy, Debug)]
@@ -31,24 +31,20 @@ pub struct IntervalCallbacks {
     pub finish: unsafe fn(NonNull<Interval>, &Invalidation),
 }
 
-const OUT: u32 = 0;
-const BUSY: u32 = 1;
-const IN: u32 = 2;
-
 /// An interval subscription to be embedded in its user's structure.
 ///
 /// # Invariants
-/// `node` is the first field, and is initialised while `state` is IN; `space` is the holder that it has then.
+/// `node` is the first field, and is initialised while it is in a space; `space` is the holder that it has then.
 #[repr(C)]
 pub struct Interval {
     node: UnsafeCell<MaybeUninit<Node>>,
     callbacks: &'static IntervalCallbacks,
     space: UnsafeCell<Option<AddressSpaceRef>>,
-    state: AtomicU32,
+    membership: Membership,
     _pinned: PhantomPinned,
 }
 
-// SAFETY: `node` and `space` change only by who moved `state` to BUSY; the node is meant to be shared.
+// SAFETY: `node` and `space` change only by who began to enter or to leave; the node is meant to be shared.
 unsafe impl Sync for Interval {}
 // SAFETY: nothing in it belongs to a thread.
 unsafe impl Send for Interval {}
@@ -82,7 +78,7 @@ impl Interval {
             node: UnsafeCell::new(MaybeUninit::uninit()),
             callbacks,
             space: UnsafeCell::new(None),
-            state: AtomicU32::new(OUT),
+            membership: Membership::out(),
             _pinned: PhantomPinned,
         }
     }
@@ -107,20 +103,21 @@ impl Interval {
     ) -> Result<(), InsertErrorKind> {
         // SAFETY: as promised by the caller.
         let interval = unsafe { this.as_ref() };
-        let free = interval.state.compare_exchange(OUT, BUSY, Ordering::Acquire, Ordering::Relaxed);
-        if free.is_err() {
+        if !interval.membership.begin_to_enter() {
             diagnostics::report(Rule::InsertedTwice, "insert", options.label);
             return Err(InsertErrorKind::Gone);
         }
-        // SAFETY: the state is BUSY by this call.
+        // SAFETY: this call began to enter.
         let result = unsafe { Self::insert_free(this, space, range, options) };
-        let state = if result.is_ok() { IN } else { OUT };
-        interval.state.store(state, Ordering::Release);
+        match result {
+            Ok(()) => interval.membership.set_in(),
+            Err(_) => interval.membership.set_out(),
+        }
         result
     }
 
     /// # Safety
-    /// As [`insert`](Self::insert), and the state is BUSY by the caller.
+    /// As [`insert`](Self::insert), and the caller began to enter.
     unsafe fn insert_free(
         this: NonNull<Interval>,
         space: &AddressSpaceRef,
@@ -131,11 +128,11 @@ impl Interval {
         // SAFETY: as promised by the caller.
         let interval = unsafe { this.as_ref() };
         let node = Node::new(range, options.owner, options.label, &CALLBACKS);
-        // SAFETY: while the state is BUSY nobody else uses the node.
+        // SAFETY: between begin and end of entering nobody else uses the node.
         unsafe { &mut *interval.node.get() }.write(node);
         // SAFETY: as promised by the caller; the node is the first field.
         unsafe { subscriptions.index.insert(&subscriptions.book, this.cast(), &[]) }?;
-        // SAFETY: while the state is BUSY nobody else uses the space.
+        // SAFETY: between begin and end of entering nobody else uses the space.
         unsafe { *interval.space.get() = Some(space.clone()) };
         trace::inserted(subscriptions, this.cast());
         Ok(())
@@ -154,10 +151,10 @@ impl Interval {
     pub unsafe fn remove(this: NonNull<Interval>) {
         // SAFETY: as promised by the caller.
         let interval = unsafe { this.as_ref() };
-        if interval.state.compare_exchange(IN, BUSY, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        if !interval.membership.begin_to_leave() {
             return diagnostics::report(Rule::NotInserted, "remove", None);
         }
-        // SAFETY: the state was IN, so there is a holder, and it is this call's to take.
+        // SAFETY: it was in, so there is a holder, and it is this call's to take.
         let space = unsafe { &mut *interval.space.get() }.take();
         let space = space.expect("an inserted interval holds its space");
         let subscriptions = space.watched();
@@ -168,21 +165,21 @@ impl Interval {
             interval.node().strike();
             diagnostics::removed_in_own_call(subscriptions, interval.node());
         }
-        interval.state.store(OUT, Ordering::Release);
+        interval.membership.set_out();
         subscriptions.may_sleep();
     }
 
-    /// The node; the state is or was IN.
+    /// The node; it is or was in a space.
     fn node(&self) -> &Node {
-        // SAFETY: the callers have seen the state IN: nobody writes to the cell.
+        // SAFETY: the callers have seen it in: nobody writes to the cell.
         let node = unsafe { &*self.node.get() };
-        // SAFETY: the callers have seen the state IN, so the node is initialised.
+        // SAFETY: the callers have seen it in, so the node is initialised.
         unsafe { node.assume_init_ref() }
     }
 
     /// Says whether it is inserted.
     pub fn is_inserted(&self) -> bool {
-        self.state.load(Ordering::Acquire) == IN
+        self.membership.is_in()
     }
 
     /// What it reads with; none, diagnosed, if it is not inserted.
@@ -191,7 +188,7 @@ impl Interval {
             diagnostics::report(Rule::NotInserted, call, None);
             return None;
         }
-        // SAFETY: the state is IN; who removes it meanwhile breaks the promise of not using it any more.
+        // SAFETY: it is in; who removes it meanwhile breaks the promise of not using it any more.
         let space = unsafe { &*self.space.get() }.as_ref()?;
         Some((self.node(), space.watched()))
     }

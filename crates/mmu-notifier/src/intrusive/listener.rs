@@ -7,6 +7,7 @@ use core::marker::PhantomPinned;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
+use super::membership::Membership;
 use crate::address::{Address, Range};
 use crate::diagnostics::{self, Rule};
 use crate::frees::{self, Ticket};
@@ -16,7 +17,6 @@ use crate::list::{Callbacks, GetError, Key, Lookup, Node, RegisterErrorKind, Wou
 use crate::map_lock::MapLockGuard;
 use crate::platform;
 use crate::space::{AddressSpaceRef, Pte};
-use core::sync::atomic::{AtomicU32, Ordering};
 
 /// A question about accessed bits (clause C5.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,24 +50,20 @@ pub struct ListenerCallbacks {
 /// [`ListenerCallbacks::invalidate_range_start`].
 pub type StartCallback = unsafe fn(NonNull<Listener>, &Invalidation) -> Result<(), WouldBlock>;
 
-const OUT: u32 = 0;
-const BUSY: u32 = 1;
-const IN: u32 = 2;
-
 /// A list subscription to be embedded in its user's structure.
 ///
 /// # Invariants
-/// `node` is the first field, and is initialised while `state` is IN; `space` is the holder that it has then.
+/// `node` is the first field, and is initialised while it is in a space; `space` is the holder that it has then.
 #[repr(C)]
 pub struct Listener {
     node: UnsafeCell<MaybeUninit<Node>>,
     callbacks: &'static ListenerCallbacks,
     space: UnsafeCell<Option<AddressSpaceRef>>,
-    state: AtomicU32,
+    membership: Membership,
     _pinned: PhantomPinned,
 }
 
-// SAFETY: `node` and `space` change only by who moved `state` to BUSY; the node is meant to be shared.
+// SAFETY: `node` and `space` change only by who began to enter or to leave; the node is meant to be shared.
 unsafe impl Sync for Listener {}
 // SAFETY: nothing in it belongs to a thread.
 unsafe impl Send for Listener {}
@@ -167,7 +163,7 @@ impl Listener {
             node: UnsafeCell::new(MaybeUninit::uninit()),
             callbacks,
             space: UnsafeCell::new(None),
-            state: AtomicU32::new(OUT),
+            membership: Membership::out(),
             _pinned: PhantomPinned,
         }
     }
@@ -192,22 +188,24 @@ impl Listener {
     ) -> Result<(), RegisterErrorKind> {
         // SAFETY: as promised by the caller.
         let listener = unsafe { this.as_ref() };
-        if listener.state.compare_exchange(OUT, BUSY, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        if !listener.membership.begin_to_enter() {
             diagnostics::report(Rule::InsertedTwice, "register", None);
             return Err(RegisterErrorKind::Gone);
         }
         let node = Node::new(&CALLBACKS, Some(Self::key(listener.callbacks)), None);
-        // SAFETY: while the state is BUSY nobody else uses the node.
+        // SAFETY: between begin and end of entering nobody else uses the node.
         unsafe { &mut *listener.node.get() }.write(node);
-        // SAFETY: while the state is BUSY nobody else uses the space; walks do not.
+        // SAFETY: between begin and end of entering nobody else uses the space; walks do not.
         unsafe { *listener.space.get() = Some(space.clone()) };
         // SAFETY: as promised by the caller; the node is the first field.
         let result = unsafe { space.space().add_to_list(lock, this.cast()) };
-        if result.is_err() {
-            // SAFETY: it is not on the list, and the state is BUSY.
+        if result.is_ok() {
+            listener.membership.set_in();
+        } else {
+            // SAFETY: it is not on the list, and this call began to enter.
             unsafe { *listener.space.get() = None };
+            listener.membership.set_out();
         }
-        listener.state.store(if result.is_ok() { IN } else { OUT }, Ordering::Release);
         result
     }
 
@@ -229,10 +227,10 @@ impl Listener {
     pub unsafe fn unregister(this: NonNull<Listener>) {
         // SAFETY: as promised by the caller.
         let listener = unsafe { this.as_ref() };
-        if listener.state.compare_exchange(IN, BUSY, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        if !listener.membership.begin_to_leave() {
             return diagnostics::report(Rule::NotInserted, "unregister", None);
         }
-        // SAFETY: the state was IN, so there is a holder, and it is this call's to take.
+        // SAFETY: it was in, so there is a holder, and it is this call's to take.
         let space = unsafe { &mut *listener.space.get() }.take();
         let space = space.expect("a registered listener holds its space");
         let subscriptions = space.watched();
@@ -240,7 +238,7 @@ impl Listener {
             diagnostics::report(Rule::WaitInCallback, "unregister", None);
         }
         let left = leave::unregister(space.space(), subscriptions, this.cast());
-        listener.state.store(OUT, Ordering::Release);
+        listener.membership.set_out();
         if let Some(payload) = left.panic {
             platform::resume(payload);
         }
@@ -283,19 +281,19 @@ impl Listener {
     pub unsafe fn put(this: NonNull<Listener>) -> Released {
         // SAFETY: as promised by the caller.
         let listener = unsafe { this.as_ref() };
-        if listener.state.load(Ordering::Acquire) != IN {
+        if !listener.membership.is_in() {
             diagnostics::report(Rule::NotInserted, "put", None);
             return Released::Kept;
         }
-        // SAFETY: the state is IN, so there is a holder, which stays until the free.
+        // SAFETY: it is in, so there is a holder, which stays until the free.
         let space = unsafe { &*listener.space.get() }.clone();
         let space = space.expect("a registered listener holds its space");
         let subscriptions = space.watched();
-        // SAFETY: the node is the first field of the listener, and initialised while the state is IN.
+        // SAFETY: the node is the first field of the listener, and initialised while it is in.
         if !subscriptions.list.put(unsafe { this.cast::<Node>().as_ref() }) {
             return Released::Kept;
         }
-        listener.state.store(BUSY, Ordering::Release);
+        listener.membership.begin_to_leave();
         // SAFETY: the last reference is gone; the listener holds its space until its free.
         unsafe { leave::put(&space, subscriptions, this.cast(), free) };
         Released::Last
@@ -310,16 +308,16 @@ unsafe fn free(hung: NonNull<Hung>) {
     let (listener, callbacks) = unsafe { of(node) };
     // SAFETY: the listener is alive until its callback.
     let space = unsafe { (*listener.as_ptr()).space.get() };
-    // SAFETY: the state is BUSY by the last put, which left the rest to this call.
+    // SAFETY: it began to leave with the last put, which left the rest to this call.
     let space = unsafe { &mut *space }.take();
     let space = space.expect("a listener holds its space until its free");
     // The ticket outlives the node, whose memory the callback may free.
     let ticket = Ticket::new();
-    // SAFETY: the node is initialised until the state is OUT.
+    // SAFETY: the node is initialised until it is out.
     frees::move_on(unsafe { &node.as_ref().ticket }, &ticket);
     frees::run(&ticket);
     // SAFETY: the listener is alive until its callback.
-    unsafe { (*listener.as_ptr()).state.store(OUT, Ordering::Release) };
+    unsafe { (*listener.as_ptr()).membership.set_out() };
     // SAFETY: the table is that of the listener, and this is its one free.
     let result = platform::catch(|| callbacks.free.map(|callback| unsafe { callback(listener) }));
     frees::end(&ticket, space.space());
@@ -330,7 +328,7 @@ unsafe fn free(hung: NonNull<Hung>) {
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let registered = self.state.load(Ordering::Relaxed) == IN;
+        let registered = self.membership.is_in();
         f.debug_struct("Listener").field("registered", &registered).finish_non_exhaustive()
     }
 }
@@ -338,7 +336,7 @@ impl fmt::Debug for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         // A promise of `register` is broken; unregistering it here is the best that can be done.
-        if self.state.load(Ordering::Acquire) == IN {
+        if self.membership.is_in() {
             diagnostics::report(Rule::FreedInserted, "drop of a listener", None);
             // SAFETY: it is still where it was registered: drop is called in place.
             unsafe { Listener::unregister(NonNull::from(&mut *self)) };

@@ -140,29 +140,13 @@ pub(crate) fn take_number() -> u32 {
     0
 }
 
-/// A word on which tasks sleep.
-#[derive(Debug)]
-pub(crate) struct Futex {
-    word: AtomicU32,
+/// Sleeps while `word` is `value`, until `deadline` at the latest.
+pub(crate) fn wait(word: &AtomicU32, value: u32, deadline: Option<u64>) {
+    platform().wait(word, value, deadline);
 }
 
-impl Futex {
-    pub(crate) fn new() -> Self {
-        Futex { word: AtomicU32::new(0) }
-    }
-
-    pub(crate) fn value(&self) -> u32 {
-        self.word.load(Ordering::Acquire)
-    }
-
-    /// Sleeps while the word is `value`, until `deadline` at the latest.
-    pub(crate) fn wait(&self, value: u32, deadline: Option<u64>) {
-        platform().wait(&self.word, value, deadline);
-    }
-
-    /// Changes the word and wakes all sleepers.
-    pub(crate) fn advance_and_wake(&self) {
-        self.word.fetch_add(1, Ordering::Release);
-        platform().wake(&self.word);
-    }
+/// Wakes all who sleep on `word`, behind `change`.
+pub(crate) fn wake(word: &AtomicU32, change: impl FnOnce()) {
+    change();
+    platform().wake(word);
 }

@@ -18,43 +18,27 @@ use crate::sync::{AtomicU32, Ordering, full_fence};
 /// The most threads that have a number at one time; further ones share records.
 const NUMBERS: usize = 4096;
 
-/// A word on which threads sleep.
-#[derive(Debug)]
-pub(crate) struct Futex {
-    word: AtomicU32,
+/// Sleeps while `word` is `value`, until `deadline` at the latest.
+pub(crate) fn wait(word: &AtomicU32, value: u32, deadline: Option<u64>) {
+    let left = deadline.map(|end| end.saturating_sub(now().unwrap_or(end)));
+    let left =
+        if MODE.load(Relaxed) == FORBIDDEN { Some(left.map_or(NAP, |left| left.min(NAP))) } else { left };
+    let timeout = left.map(|left| libc::timespec {
+        tv_sec: (left / 1_000_000_000) as libc::time_t,
+        tv_nsec: (left % 1_000_000_000) as libc::c_long,
+    });
+    let timeout = timeout.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the word is alive while it is borrowed; timeout is null or points to a live timespec.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, timeout) };
 }
 
-impl Futex {
-    pub(crate) fn new() -> Self {
-        Futex { word: AtomicU32::new(0) }
-    }
-
-    pub(crate) fn value(&self) -> u32 {
-        self.word.load(Ordering::Acquire)
-    }
-
-    /// Sleeps while the word is `value`, until `deadline` at the latest.
-    pub(crate) fn wait(&self, value: u32, deadline: Option<u64>) {
-        let left = deadline.map(|end| end.saturating_sub(now().unwrap_or(end)));
-        let left =
-            if MODE.load(Relaxed) == FORBIDDEN { Some(left.map_or(NAP, |left| left.min(NAP))) } else { left };
-        let timeout = left.map(|left| libc::timespec {
-            tv_sec: (left / 1_000_000_000) as libc::time_t,
-            tv_nsec: (left % 1_000_000_000) as libc::c_long,
-        });
-        let timeout = timeout.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
-        let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-        // SAFETY: the word is alive while it is borrowed; timeout is null or points to a live timespec.
-        unsafe { libc::syscall(libc::SYS_futex, self.word.as_ptr(), operation, value, timeout) };
-    }
-
-    /// Changes the word and wakes all sleepers.
-    pub(crate) fn advance_and_wake(&self) {
-        self.word.fetch_add(1, Ordering::Release);
-        let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
-        // SAFETY: FUTEX_WAKE only uses the address of the word as a key.
-        unsafe { libc::syscall(libc::SYS_futex, self.word.as_ptr(), operation, i32::MAX) };
-    }
+/// Wakes all who sleep on `word`, behind `change`.
+pub(crate) fn wake(word: &AtomicU32, change: impl FnOnce()) {
+    change();
+    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: FUTEX_WAKE only uses the address of the word as a key.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, i32::MAX) };
 }
 
 const UNKNOWN: u32 = 0;

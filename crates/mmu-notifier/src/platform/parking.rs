@@ -13,49 +13,33 @@ const PLACES: usize = 64;
 
 static TABLE: [(Mutex<()>, Condvar); PLACES] = [const { (Mutex::new(()), Condvar::new()) }; PLACES];
 
-/// A word on which threads sleep.
-#[derive(Debug)]
-pub(crate) struct Futex {
-    word: AtomicU32,
+fn place(word: &AtomicU32) -> &'static (Mutex<()>, Condvar) {
+    &TABLE[core::ptr::from_ref(word) as usize / 64 % PLACES]
 }
 
-impl Futex {
-    pub(crate) fn new() -> Self {
-        Futex { word: AtomicU32::new(0) }
+/// Sleeps while `word` is `value`, until `deadline` at the latest.
+pub(crate) fn wait(word: &AtomicU32, value: u32, deadline: Option<u64>) {
+    let (mutex, condition) = place(word);
+    let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
+    if word.load(Ordering::Acquire) != value {
+        return;
     }
-
-    pub(crate) fn value(&self) -> u32 {
-        self.word.load(Ordering::Acquire)
-    }
-
-    fn place(&self) -> &'static (Mutex<()>, Condvar) {
-        &TABLE[core::ptr::from_ref(self) as usize / 64 % PLACES]
-    }
-
-    /// Sleeps while the word is `value`, until `deadline` at the latest.
-    pub(crate) fn wait(&self, value: u32, deadline: Option<u64>) {
-        let (mutex, condition) = self.place();
-        let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.value() != value {
-            return;
-        }
-        match deadline {
-            None => drop(condition.wait(guard)),
-            Some(end) => {
-                let left = end.saturating_sub(now().unwrap_or(end));
-                drop(condition.wait_timeout(guard, Duration::from_nanos(left)));
-            }
+    match deadline {
+        None => drop(condition.wait(guard)),
+        Some(end) => {
+            let left = end.saturating_sub(now().unwrap_or(end));
+            drop(condition.wait_timeout(guard, Duration::from_nanos(left)));
         }
     }
+}
 
-    /// Changes the word and wakes all sleepers.
-    pub(crate) fn advance_and_wake(&self) {
-        let (mutex, condition) = self.place();
-        let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
-        self.word.fetch_add(1, Ordering::Release);
-        condition.notify_all();
-        drop(guard);
-    }
+/// Makes `change` and wakes all who sleep on `word`.
+pub(crate) fn wake(word: &AtomicU32, change: impl FnOnce()) {
+    let (mutex, condition) = place(word);
+    let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
+    change();
+    condition.notify_all();
+    drop(guard);
 }
 
 #[inline(always)]
