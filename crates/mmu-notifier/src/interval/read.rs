@@ -112,6 +112,7 @@ impl<N: Notifier> Subscription<N> {
     }
 
     /// The sequence of the last hit.
+    #[inline]
     pub fn sequence(&self) -> Sequence {
         self.node().sequence()
     }

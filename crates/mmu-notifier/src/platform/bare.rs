@@ -6,11 +6,14 @@ use super::Context;
 use crate::sync::{AtomicU32, Ordering, full_fence};
 
 /// The services of a kernel. Each has a default that works on a machine with one thread, or by spinning.
-pub trait Platform: Sync {
-    /// The context of the running task, for as long as it runs; none if it has none.
-    ///
-    /// With a [number](Context::with_number) its starts are cheapest; then no other task may use that
-    /// context or number until this one is through with the call, callbacks included.
+///
+/// # Safety
+/// - [`context`](Self::context) gives two tasks that are in a call of the library, callbacks included, neither
+///   the same context nor contexts with the same [number](Context::with_number).
+/// - A task gets the same one from the beginning of a call to its end.
+#[expect(unsafe_code, reason = "two tasks that write one record would free what a third one uses")]
+pub unsafe trait Platform: Sync {
+    /// The context of the running task; none if it has none. With a number its starts are cheapest.
     fn context(&self) -> Option<&Context> {
         None
     }
@@ -40,7 +43,9 @@ pub trait Platform: Sync {
 /// What is used until a kernel installs its own.
 struct Nothing;
 
-impl Platform for Nothing {}
+#[expect(unsafe_code, reason = "an unsafe trait")]
+// SAFETY: it gives no context.
+unsafe impl Platform for Nothing {}
 
 static INSTALLED: AtomicU32 = AtomicU32::new(0);
 static PLATFORM: Slot = Slot(core::cell::UnsafeCell::new(&Nothing));
