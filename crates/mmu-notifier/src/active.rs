@@ -195,7 +195,9 @@ impl<'s> ActiveInvalidation<'s> {
 impl Drop for ActiveInvalidation<'_> {
     #[inline]
     fn drop(&mut self) {
-        platform::in_drop(|| self.active.end(self.space));
+        if self.space.has_notifiers() {
+            platform::in_drop(|| self.active.end(self.space));
+        }
     }
 }
 

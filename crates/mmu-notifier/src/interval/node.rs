@@ -203,7 +203,8 @@ impl Node {
         self.table.store((&raw const REPLACED).cast_mut(), Ordering::Release);
     }
 
-    /// Before the replacement has its order: every start calls this one.
+    /// The sequence of the last hit.
+    #[inline]
     pub(crate) fn sequence(&self) -> Sequence {
         // ORDERING: acquire; behind the callback that goes with this sequence.
         Sequence(self.seq.load(Ordering::Acquire))

@@ -41,6 +41,15 @@ impl<N: Notifier> Subscription<N> {
     /// May sleep. Not in a callback, nor under an invalidation of this thread, that makes it busy.
     #[inline]
     pub fn read_begin(&self) -> ReadToken {
+        // The node alone tells in most cases; what the checks look for is where the space is.
+        if let (false, Some(token)) = (diagnostics::ENABLED, self.node().settled_sequence()) {
+            return ReadToken(token);
+        }
+        self.read_begin_looking()
+    }
+
+    #[cold]
+    fn read_begin_looking(&self) -> ReadToken {
         let subscriptions = self.subscriptions();
         diagnostics::read_begin(subscriptions, self.node());
         let token = self.node().read_begin(subscriptions, None);
@@ -53,7 +62,8 @@ impl<N: Notifier> Subscription<N> {
     /// Does not sleep.
     #[inline]
     pub fn try_read_begin(&self) -> Option<ReadToken> {
-        self.node().try_read_begin(self.subscriptions()).map(ReadToken)
+        let settled = self.node().settled_sequence();
+        settled.or_else(|| self.node().try_read_begin(self.subscriptions())).map(ReadToken)
     }
 
     /// Waits as [`read_begin`](Self::read_begin), for so long at the most. Without a clock (see

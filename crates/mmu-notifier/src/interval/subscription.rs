@@ -134,6 +134,7 @@ impl<N: Notifier> Subscription<N> {
         }
     }
 
+    #[inline]
     pub(super) fn node(&self) -> &Node {
         // SAFETY: the record lives until the subscription is removed.
         unsafe { &(*self.record.as_ptr()).node }

@@ -30,6 +30,7 @@ unsafe impl Send for AddressSpaceRef {}
 unsafe impl Sync for AddressSpaceRef {}
 
 impl AddressSpaceRef {
+    #[inline]
     pub(crate) fn space(&self) -> &Space {
         // SAFETY: this is a holder.
         unsafe { self.space.as_ref() }
@@ -78,6 +79,7 @@ impl AddressSpaceRef {
     }
 
     /// Says whether anybody has ever registered or inserted (`mm_has_notifiers`): from then on always yes.
+    #[inline]
     pub fn has_notifiers(&self) -> bool {
         self.space().subscriptions().is_some()
     }

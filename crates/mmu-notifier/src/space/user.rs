@@ -40,6 +40,7 @@ impl AddressSpace {
 impl Deref for AddressSpace {
     type Target = AddressSpaceRef;
 
+    #[inline]
     fn deref(&self) -> &AddressSpaceRef {
         &self.holder
     }

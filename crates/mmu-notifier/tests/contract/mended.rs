@@ -158,12 +158,13 @@ fn a_waker_that_dropped_another_future_of_the_same_invalidation_waited_for_itsel
     within(|| {
         let log = Recorder::new();
         let space = AddressSpace::new();
-        let watch: &'static _ = Box::leak(Box::new(insert(&space, "WATCH", range(0, 4), &log).0));
+        let watch = Arc::new(insert(&space, "WATCH", range(0, 4), &log).0);
         let active = space.invalidate_start(range(0, 1));
         let wakers = [(); 2].map(|()| Arc::new(DropsOther(Mutex::new(None))));
         for (own, other) in [(0, 1), (1, 0)] {
+            let watch = watch.clone();
             let mut future: Pin<Box<dyn Future<Output = ReadToken> + Send>> =
-                Box::pin(watch.read_begin_async());
+                Box::pin(async move { watch.read_begin_async().await });
             let waker = Waker::from(wakers[own].clone());
             assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
             *lock(&wakers[other].0) = Some(future);
