@@ -228,7 +228,7 @@ pub(crate) fn leaked_guards(subscriptions: &Subscriptions) {
 /// Checks a remove of memory that its caller may free, within a call of its own thread that may have it in hand.
 pub(crate) fn removed_in_own_call(subscriptions: &Subscriptions, node: &Node) {
     let wanted = Wanted::Called { bounds: node.bounds(), own: Own::Awaited };
-    if Scan::new(&subscriptions.book, subscriptions.id, wanted).advance(&subscriptions.book).is_some() {
+    if Scan::new(&subscriptions.book, wanted).advance(&subscriptions.book).is_some() {
         report(Rule::WaitInCallback, "remove", node.label());
     }
 }

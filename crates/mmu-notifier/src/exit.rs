@@ -47,9 +47,9 @@ impl Space {
         subscriptions.list.take_all_off();
         let stamp = subscriptions.list.new_grace();
         let wanted = Wanted::Walked { stamp, own: Own::Skipped };
-        Scan::new(&subscriptions.book, subscriptions.id, wanted).wait(subscriptions, None);
+        Scan::new(&subscriptions.book, wanted).wait(subscriptions, None);
         subscriptions.set_exited();
-        subscriptions.list.reclaim(&subscriptions.book, subscriptions.id);
+        subscriptions.list.reclaim(&subscriptions.book);
         // CONTRACT C7.4: what was put or detached in a release may have no later call than this one.
         let last = platform::catch(|| subscriptions.may_sleep()).err();
         if let Some(payload) = left.or(first).or(second).or(last) {

@@ -131,7 +131,6 @@ impl Hooks {
     pub(crate) unsafe fn hang(
         &self,
         book: &Book,
-        space: u64,
         node: NonNull<Hung>,
         wanted: Wanted,
         (finish, when): (Finish, When),
@@ -141,7 +140,7 @@ impl Hooks {
         let hung = unsafe { node.as_ref() };
         hung.finish.set(Some(finish));
         hung.when.set(when);
-        let scan = Scan::new(book, space, wanted);
+        let scan = Scan::new(book, wanted);
         let block = scan.advance(book);
         self.settle(&lock, book, node, scan, block);
         drop(lock);

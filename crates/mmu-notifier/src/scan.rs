@@ -45,7 +45,6 @@ pub(crate) struct Scan {
     at: Cell<*const Hazard>,
     crowd_left: Cell<bool>,
     wanted: Wanted,
-    space: u64,
 }
 
 /// What a scan came to and has to wait for.
@@ -58,12 +57,12 @@ pub(crate) enum Block {
 }
 
 impl Scan {
-    /// Begins at the head of the book of the space `space`.
+    /// Begins at the head of the book.
     ///
     /// # Context
     /// The caller has passed a full fence since its change.
-    pub(crate) fn new(book: &Book, space: u64, wanted: Wanted) -> Self {
-        Scan { at: Cell::new(book.first()), crowd_left: Cell::new(true), wanted, space }
+    pub(crate) fn new(book: &Book, wanted: Wanted) -> Self {
+        Scan { at: Cell::new(book.first()), crowd_left: Cell::new(true), wanted }
     }
 
     /// Goes on to the next that blocks; none: there is nothing to wait for any more.
@@ -71,12 +70,12 @@ impl Scan {
         // SAFETY: the position is a hazard of the book, which the caller keeps alive.
         while let Some(hazard) = unsafe { self.at.get().as_ref() } {
             self.at.set(hazard.next());
-            if let Some(seen) = self.blocks(hazard) {
+            if let Some(seen) = self.blocks(book, hazard) {
                 return Some(Block::Hazard(hazard, seen));
             }
         }
         if self.crowd_left.replace(false) {
-            let block = Block::Crowd(self.own_of_crowd());
+            let block = Block::Crowd(self.own_of_crowd(book));
             return self.holds(book, block).then_some(block);
         }
         None
@@ -130,7 +129,7 @@ impl Scan {
     }
 
     /// Identity or section of a hazard that blocks.
-    fn blocks(&self, hazard: &Hazard) -> Option<u64> {
+    fn blocks(&self, book: &Book, hazard: &Hazard) -> Option<u64> {
         match self.wanted {
             Wanted::Quiet { bounds, owner } => {
                 let word = hazard.word();
@@ -142,12 +141,12 @@ impl Scan {
             Wanted::Called { bounds, own } => {
                 let word = hazard.word();
                 let blocks =
-                    word & PHASE == CALLING && overlap(hazard.bounds(), bounds) && !self.skips(own, hazard);
+                    word & PHASE == CALLING && overlap(hazard.bounds(), bounds) && !skips(book, own, hazard);
                 self.look_again(hazard, blocks).then_some(word)
             }
             Wanted::Walked { stamp, own } => {
                 let section = hazard.section();
-                (is_walking(section, stamp) && !self.skips(own, hazard)).then_some(section)
+                (is_walking(section, stamp) && !skips(book, own, hazard)).then_some(section)
             }
         }
     }
@@ -166,18 +165,18 @@ impl Scan {
         blocks
     }
 
-    fn skips(&self, own: Own, hazard: &Hazard) -> bool {
-        own == Own::Skipped && is_own(self.space, hazard)
-    }
-
-    fn own_of_crowd(&self) -> u32 {
-        let (calling, walking) = own_in_crowd(self.space);
+    fn own_of_crowd(&self, book: &Book) -> u32 {
+        let (calling, walking) = own_in_crowd(book.id());
         match self.wanted {
             Wanted::Called { own: Own::Skipped, .. } => calling,
             Wanted::Walked { own: Own::Skipped, .. } => walking,
             _ => 0,
         }
     }
+}
+
+fn skips(book: &Book, own: Own, hazard: &Hazard) -> bool {
+    own == Own::Skipped && is_own(book.id(), hazard)
 }
 
 fn overlap(a: (u64, u64), b: (u64, u64)) -> bool {

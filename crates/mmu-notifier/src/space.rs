@@ -207,7 +207,7 @@ impl Space {
         self.check_lock(lock, "register_locked");
         loop {
             let prepared = self.prepare()?;
-            prepared.list.make_room(&prepared.book, self.id)?;
+            prepared.list.make_room(&prepared.book)?;
             let registered = self.with_all_locked(|| {
                 let subscriptions = self.publish(prepared);
                 // SAFETY: as promised by the caller.

@@ -40,6 +40,11 @@ impl Book {
         }
     }
 
+    /// The id of the space.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Fills the reserve, with room for `more` than usual. False if there is no memory.
     ///
     /// # Context

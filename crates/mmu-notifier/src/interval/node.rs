@@ -82,10 +82,11 @@ pub(crate) struct Node {
     callbacks: &'static Callbacks,
     owner: u64,
     label: Option<&'static str>,
-    /// The order of the node that replaces this one.
+    /// The order of the node that replaces this one; 0 once a remove in a callback of the own thread has taken
+    /// back what second pass it has coming.
     until: AtomicU64,
-    /// Set when a remove in a callback of the own thread takes back what `finish` it has coming.
-    struck: AtomicU64,
+    /// For the subscriber's kind: what the node leads to. It does not change once the node is inserted.
+    data: Cell<*const ()>,
     pub(crate) begun: BegunLink,
     pub(crate) hung: Hung,
 }
@@ -98,7 +99,7 @@ pub(crate) struct BegunLink {
 }
 
 #[expect(unsafe_code, reason = "cells that a protocol guards")]
-// SAFETY: `place` belongs to the index's writer, `hung` to the hooks' lock, `begun.invalidation` to who moved
+// SAFETY: `data` does not change once others can find the node, `place` belongs to the index's writer, `hung` to the hooks' lock, `begun.invalidation` to who moved
 // `begun.next` from null; the rest is atomic or never changes.
 unsafe impl Sync for Node {}
 #[expect(unsafe_code, reason = "cells that a protocol guards")]
@@ -125,7 +126,7 @@ impl Node {
             owner: owner.map_or(0, Owner::get),
             label,
             until: AtomicU64::new(u64::MAX),
-            struck: AtomicU64::new(0),
+            data: Cell::new(ptr::null()),
             begun: BegunLink { next: AtomicPtr::new(ptr::null_mut()), invalidation: Cell::new(ptr::null()) },
             hung: Hung::new(),
         }
@@ -139,6 +140,16 @@ impl Node {
     #[inline]
     pub(crate) fn order(&self) -> u64 {
         self.order.load(Ordering::Relaxed)
+    }
+
+    /// What the node leads to.
+    pub(crate) fn data(&self) -> *const () {
+        self.data.get()
+    }
+
+    /// Says what it leads to; before it is inserted.
+    pub(crate) fn set_data(&self, data: *const ()) {
+        self.data.set(data);
     }
 
     pub(crate) fn place(&self) -> &Place {
@@ -176,7 +187,7 @@ impl Node {
 
     /// The callbacks of a second pass that is due; none if a remove took it back.
     pub(crate) fn second_pass(&self) -> Option<&'static Callbacks> {
-        (self.struck.load(Ordering::Relaxed) == 0).then_some(self.callbacks)
+        (self.until.load(Ordering::Relaxed) != 0).then_some(self.callbacks)
     }
 
     /// Makes every token stale: this invalidation hits.
@@ -194,7 +205,7 @@ impl Node {
 
     /// Takes second passes back that the calling thread still owes.
     pub(crate) fn strike(&self) {
-        self.struck.store(1, Ordering::Relaxed);
+        self.until.store(0, Ordering::Relaxed);
     }
 
     /// From now on only starts with a limit below `order`, that of the replacement, call it.
@@ -230,7 +241,7 @@ impl Node {
         // ORDERING: sequence, F, scan; against publication, F, sequence of a start.
         full_fence();
         let wanted = Wanted::Quiet { bounds: self.bounds(), owner: self.owner };
-        (sequence, Scan::new(&subscriptions.book, subscriptions.id, wanted))
+        (sequence, Scan::new(&subscriptions.book, wanted))
     }
 
     /// Looks for what is active and overlaps `part` of the range.
@@ -238,7 +249,7 @@ impl Node {
         // ORDERING: sequence, F, scan; against publication, F, sequence of a start.
         full_fence();
         let wanted = Wanted::Quiet { bounds: part.bounds(), owner: self.owner };
-        Scan::new(&subscriptions.book, subscriptions.id, wanted)
+        Scan::new(&subscriptions.book, wanted)
     }
 
     /// Says whether nothing is active that overlaps `part` of the range.

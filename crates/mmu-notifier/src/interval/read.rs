@@ -211,7 +211,7 @@ impl<N: Notifier> Future for ReadBegin<'_, N> {
         let hung = NonNull::from(&this.waiter).cast::<Hung>();
         // SAFETY: the future is pinned, and its drop takes the node down before it goes; F was passed above. If
         // nothing blocks any more the node is finished at once: the waker is woken, and it is polled again.
-        unsafe { subscriptions.hooks.hang(&subscriptions.book, subscriptions.id, hung, wanted, how) };
+        unsafe { subscriptions.hooks.hang(&subscriptions.book, hung, wanted, how) };
         Poll::Pending
     }
 }

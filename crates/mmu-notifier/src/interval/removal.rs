@@ -24,5 +24,5 @@ pub(crate) fn wait_for_callers(subscriptions: &Subscriptions, node: NonNull<Node
     // SAFETY: the node is readable until its owner frees it.
     let bounds = unsafe { node.as_ref() }.bounds();
     let wanted = Wanted::Called { bounds, own: Own::Skipped };
-    Scan::new(&subscriptions.book, subscriptions.id, wanted).wait(subscriptions, None);
+    Scan::new(&subscriptions.book, wanted).wait(subscriptions, None);
 }

@@ -14,6 +14,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
+use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
 
@@ -31,66 +32,81 @@ use crate::subscriptions::Subscriptions;
 use crate::sync::full_fence;
 use crate::trace;
 
-/// A node that leads to a notifier: its own, or after a resize that of the first record.
-///
-/// # Invariants
-/// - `node` is the first field: its address is that of the record.
-/// - `notifier` points into `root`, which some record of the same subscription owns until all are freed.
-#[repr(C)]
-struct Record<N> {
-    node: Node,
-    root: NonNull<Root<N>>,
-}
-
-/// What all records of a subscription share. Dropped: the notifier, then the space.
+/// What all nodes of a subscription lead to. Dropped: the notifier, then the space.
 struct Root<N> {
     notifier: N,
     space: AddressSpaceRef,
 }
 
-/// The first record and the root, in one allocation.
+/// The first node and the root, in one allocation.
+///
+/// # Invariants
+/// - `node` is the first field: its address is that of the record.
+/// - The data of every node of the subscription is the address of `root`, which is freed with or after them.
 #[repr(C)]
 struct First<N> {
-    record: Record<N>,
+    node: Node,
     root: Root<N>,
 }
 
-/// The root in a first record, by its address alone.
-fn root_of<N>(first: NonNull<First<N>>) -> NonNull<Root<N>> {
-    let root = first.as_ptr().cast::<u8>().wrapping_add(core::mem::offset_of!(First<N>, root));
-    // SAFETY: it lies in the record, so its address is not null.
-    unsafe { NonNull::new_unchecked(root.cast()) }
+/// The callbacks of a subscriber of one type.
+struct Table<N>(PhantomData<N>);
+
+impl<N: Notifier> First<N> {
+    /// Makes one with a node for `range`; gives the notifier back if there is no memory.
+    fn make(
+        space: &AddressSpaceRef,
+        range: Range,
+        options: Options,
+        notifier: N,
+    ) -> Result<NonNull<Self>, N> {
+        let node = Node::new(range, options.owner, options.label, Table::<N>::CALLBACKS);
+        let root = Root { notifier, space: space.clone() };
+        let first = crate::memory::try_box(First { node, root }).map_err(|first| first.root.notifier)?;
+        let first = NonNull::from(Box::leak(first));
+        // By its address alone: a pointer made of a reference to the root would not lead to the node before it.
+        let root = first.as_ptr().cast::<u8>().wrapping_add(core::mem::offset_of!(First<N>, root));
+        // SAFETY: first is a fresh allocation that nobody else knows.
+        unsafe { &(*first.as_ptr()).node }.set_data(root.cast_const().cast());
+        Ok(first)
+    }
 }
 
-impl<N: Notifier> Record<N> {
+/// Where the root is that a node of a `Subscription<N>` leads to.
+fn root_behind<N>(node: &Node) -> *const Root<N> {
+    node.data().cast()
+}
+
+impl<N: Notifier> Table<N> {
     const CALLBACKS: &'static Callbacks = &Callbacks { invalidate: invalidate::<N>, finish: finish::<N> };
 }
 
 /// # Safety
-/// The node is that of a `Record<N>` that a start found.
+/// The node is that of a `Subscription<N>`, found by a start.
 unsafe fn invalidate<N: Notifier>(node: NonNull<Node>, what: &Invalidation, seq: Sequence) -> Answer {
-    // SAFETY: the node is the first field of its record, which is readable until the start is through (I6).
-    let root = unsafe { node.cast::<Record<N>>().as_ref() }.root;
-    // SAFETY: the root lives as long as the records that lead to it.
-    unsafe { root.as_ref() }.notifier.invalidate(what, seq)
+    // SAFETY: the node is readable until the start is through (I6).
+    let root = root_behind::<N>(unsafe { node.as_ref() });
+    // SAFETY: the root goes with the last node that leads to it.
+    let root = unsafe { &*root };
+    root.notifier.invalidate(what, seq)
 }
 
 /// # Safety
 /// As for [`invalidate`].
 unsafe fn finish<N: Notifier>(node: NonNull<Node>, what: &Invalidation) {
-    // SAFETY: the node is the first field of its record, which is readable until the start is through (I6).
-    let root = unsafe { node.cast::<Record<N>>().as_ref() }.root;
-    // SAFETY: the root lives as long as the records that lead to it.
-    unsafe { root.as_ref() }.notifier.finish(what);
+    // SAFETY: the node is readable until the start is through (I6).
+    let root = root_behind::<N>(unsafe { node.as_ref() });
+    // SAFETY: the root goes with the last node that leads to it.
+    let root = unsafe { &*root };
+    root.notifier.finish(what);
 }
 
 /// A subscription to a range, owned by the subscriber. Dropping it removes it.
 ///
 /// It dereferences to its notifier. It is a holder of its space, and may outlive the last user.
 pub struct Subscription<N: Notifier> {
-    /// The node in the index.
-    record: NonNull<Record<N>>,
-    /// The record that `root` lies in: the same one until the first resize.
+    /// The node in the index: that of the first record until the first resize.
+    node: NonNull<Node>,
     first: NonNull<First<N>>,
 }
 
@@ -108,23 +124,15 @@ impl<N: Notifier> Subscription<N> {
         options: Options,
         notifier: N,
     ) -> Result<Self, InsertError<N>> {
-        let node = Node::new(range, options.owner, options.label, Record::<N>::CALLBACKS);
-        let root = Root { notifier, space: space.clone() };
-        let record = Record { node, root: NonNull::dangling() };
-        let first = crate::memory::try_box(First { record, root }).map_err(|first| InsertError {
-            cause: InsertErrorKind::OutOfMemory,
-            notifier: first.root.notifier,
-        })?;
-        let first = NonNull::from(Box::leak(first));
-        // SAFETY: first is a fresh allocation that nobody else knows.
-        unsafe { (*first.as_ptr()).record.root = root_of(first) };
-        let record = first.cast::<Record<N>>();
-        // SAFETY: the record is not in an index, and is freed after its removal only.
-        let result = unsafe { subscriptions.index.insert(&subscriptions.book, record.cast(), &[]) };
+        let first = First::make(space, range, options, notifier)
+            .map_err(|notifier| InsertError { cause: InsertErrorKind::OutOfMemory, notifier })?;
+        let node = first.cast::<Node>();
+        // SAFETY: the node is not in an index, and is freed after its removal only.
+        let result = unsafe { subscriptions.index.insert(&subscriptions.book, node, &[]) };
         match result {
             Ok(()) => {
-                trace::inserted(subscriptions, record.cast());
-                Ok(Subscription { record, first })
+                trace::inserted(subscriptions, node);
+                Ok(Subscription { node, first })
             }
             Err(refused) => {
                 // SAFETY: it was not inserted, so nobody else knows it.
@@ -136,8 +144,8 @@ impl<N: Notifier> Subscription<N> {
 
     #[inline]
     pub(super) fn node(&self) -> &Node {
-        // SAFETY: the record lives until the subscription is removed.
-        unsafe { &(*self.record.as_ptr()).node }
+        // SAFETY: the node lives until the subscription is removed.
+        unsafe { self.node.as_ref() }
     }
 
     fn root(&self) -> &Root<N> {
@@ -181,7 +189,7 @@ impl<N: Notifier> Subscription<N> {
         // The records may hold their space as the last ones: what is borrowed of it may not go with them.
         let held = this.space().clone();
         let subscriptions = held.watched();
-        withdraw(subscriptions, this.record.cast());
+        withdraw(subscriptions, this.node);
         this.leave_behind(subscriptions);
     }
 
@@ -197,23 +205,23 @@ impl<N: Notifier> Subscription<N> {
     pub fn resize(self, range: Range) -> Result<Self, ReplaceError<Self>> {
         let subscriptions = self.subscriptions();
         let old = self.node();
-        let node = Node::new(range, Owner::new(old.owner()), old.label(), Record::<N>::CALLBACKS);
-        let root = root_of(self.first);
-        let record = match crate::memory::try_box(Record { node, root }) {
-            Ok(record) => NonNull::from(Box::leak(record)),
+        let node = Node::new(range, Owner::new(old.owner()), old.label(), Table::<N>::CALLBACKS);
+        node.set_data(old.data());
+        let node = match crate::memory::try_box(node) {
+            Ok(node) => NonNull::from(Box::leak(node)),
             Err(_) => return Err(ReplaceError { cause: ReplaceErrorKind::OutOfMemory, subscriptions: self }),
         };
-        if let Err(cause) = take_over(subscriptions, record.cast(), &[self.record.cast()]) {
+        if let Err(cause) = take_over(subscriptions, node, &[self.node]) {
             // SAFETY: it was not inserted, so nobody else knows it.
-            drop(unsafe { Box::from_raw(record.as_ptr()) });
+            drop(unsafe { Box::from_raw(node.as_ptr()) });
             return Err(ReplaceError { cause, subscriptions: self });
         }
         let old = core::mem::ManuallyDrop::new(self);
-        if old.record.cast::<First<N>>() != old.first {
-            // SAFETY: the record of an earlier resize was removed and waited for; the root is not in it.
-            drop(unsafe { Box::from_raw(old.record.as_ptr()) });
+        if old.node.cast() != old.first {
+            // SAFETY: the node of an earlier resize was removed and waited for; the root is not with it.
+            drop(unsafe { Box::from_raw(old.node.as_ptr()) });
         }
-        Ok(Subscription { record, first: old.first })
+        Ok(Subscription { node, first: old.first })
     }
 
     /// Puts one new subscription in the place of several of its space, atomically as [`resize`](Self::resize).
@@ -240,23 +248,18 @@ impl<N: Notifier> Subscription<N> {
         if nodes.try_reserve_exact(olds.len()).is_err() {
             return fail(ReplaceErrorKind::OutOfMemory, olds, notifier);
         }
-        nodes.extend(olds.iter().map(|old| old.record.cast::<Node>()));
-        let node = Node::new(range, options.owner, options.label, Record::<N>::CALLBACKS);
-        let record = Record { node, root: NonNull::dangling() };
-        let first =
-            match crate::memory::try_box(First { record, root: Root { notifier, space: space.clone() } }) {
-                Ok(first) => NonNull::from(Box::leak(first)),
-                Err(first) => return fail(ReplaceErrorKind::OutOfMemory, olds, first.root.notifier),
-            };
-        // SAFETY: first is a fresh allocation that nobody else knows.
-        unsafe { (*first.as_ptr()).record.root = root_of(first) };
+        nodes.extend(olds.iter().map(|old| old.node));
+        let first = match First::make(space, range, options, notifier) {
+            Ok(first) => first,
+            Err(notifier) => return fail(ReplaceErrorKind::OutOfMemory, olds, notifier),
+        };
         if let Err(cause) = take_over(subscriptions, first.cast(), &nodes) {
             // SAFETY: it was not inserted, so nobody else knows it.
             let first = unsafe { Box::from_raw(first.as_ptr()) };
             return fail(cause, olds, first.root.notifier);
         }
         // If the drop of an old notifier panics, the new one is removed again.
-        let new = Subscription { record: first.cast(), first };
+        let new = Subscription { node: first.cast(), first };
         // SAFETY: take_over removed them and waited for every start that may have found them.
         unsafe { free_replaced(olds) };
         Ok(new)
@@ -264,42 +267,41 @@ impl<N: Notifier> Subscription<N> {
 
     /// Leaves the rest to a hung node, which frees the records when no start can know them any more.
     fn leave_behind(&self, subscriptions: &Subscriptions) {
-        let hung = self.record.as_ptr().cast::<u8>().wrapping_add(core::mem::offset_of!(Node, hung));
-        // SAFETY: the hung node lies in the record, so its address is not null.
+        let hung = self.node.as_ptr().cast::<u8>().wrapping_add(core::mem::offset_of!(Node, hung));
+        // SAFETY: the hung node lies in the node, so its address is not null.
         let hung = unsafe { NonNull::new_unchecked(hung.cast()) };
         let wanted = Wanted::Called { bounds: self.node().bounds(), own: Own::Awaited };
-        // The last record of a subscription that was resized finds the first by its root.
         let how = (free_hung::<N> as crate::hung::Finish, When::MayBeLeft);
-        // SAFETY: the record is withdrawn, behind a full fence, and stays until free_hung; the space is held by
-        // the record's own root.
-        unsafe { subscriptions.hooks.hang(&subscriptions.book, subscriptions.id, hung, wanted, how) };
+        // SAFETY: the node is withdrawn, behind a full fence, and stays until free_hung; the space is held by its
+        // root.
+        unsafe { subscriptions.hooks.hang(&subscriptions.book, hung, wanted, how) };
     }
 }
 
-/// Frees all records of a subscription.
+/// Frees all nodes of a subscription, and what they lead to.
 ///
 /// # Safety
-/// No start knows the records, and they are not used again.
-unsafe fn free_records<N>(record: NonNull<Record<N>>, first: NonNull<First<N>>) {
-    if record.cast::<First<N>>() != first {
-        // SAFETY: a record of its own, made by `resize`; as promised by the caller.
-        drop(unsafe { Box::from_raw(record.as_ptr()) });
+/// No start knows the nodes, and they are not used again.
+unsafe fn free_nodes<N>(node: NonNull<Node>, first: NonNull<First<N>>) {
+    if node.cast() != first {
+        // SAFETY: a node of its own, made by `resize`; as promised by the caller.
+        drop(unsafe { Box::from_raw(node.as_ptr()) });
     }
-    // SAFETY: made by `insert` or `replace`; as promised by the caller.
+    // SAFETY: made by `First::make`; as promised by the caller.
     drop(unsafe { Box::from_raw(first.as_ptr()) });
 }
 
-/// Frees all records of subscriptions that another was put in the place of; a panic goes on behind the last.
+/// Frees all nodes of subscriptions that another was put in the place of; a panic goes on behind the last.
 ///
 /// # Safety
-/// As for [`free_records`], for each.
+/// As for [`free_nodes`], for each.
 unsafe fn free_replaced<N: Notifier>(olds: Vec<Subscription<N>>) {
     // They are out of the index, so none may ever be dropped as a subscription, not while a panic passes either.
     let mut olds = core::mem::ManuallyDrop::new(olds);
     let mut panic = None;
     for old in olds.iter() {
         // SAFETY: as promised by the caller.
-        let freed = platform::catch(|| unsafe { free_records(old.record, old.first) });
+        let freed = platform::catch(|| unsafe { free_nodes(old.node, old.first) });
         panic = panic.or(freed.err());
     }
     // SAFETY: 0 is not more than the capacity, and what stood there was freed.
@@ -311,20 +313,18 @@ unsafe fn free_replaced<N: Notifier>(olds: Vec<Subscription<N>>) {
 }
 
 /// # Safety
-/// The hung node is that of a withdrawn `Record<N>` that no start knows any more.
+/// The hung node is that of a withdrawn `Subscription<N>` that no start knows any more.
 unsafe fn free_hung<N: Notifier>(hung: NonNull<Hung>) {
-    let record =
-        hung.as_ptr().cast::<u8>().wrapping_sub(core::mem::offset_of!(Node, hung)).cast::<Record<N>>();
-    // SAFETY: the node is the first field of its record.
-    let record = unsafe { NonNull::new_unchecked(record) };
-    // SAFETY: the record is alive until it is freed below.
-    let root = unsafe { record.as_ref() }.root;
-    let first =
-        root.as_ptr().cast::<u8>().wrapping_sub(core::mem::offset_of!(First<N>, root)).cast::<First<N>>();
-    // SAFETY: the root lies in the first record.
-    let first = unsafe { NonNull::new_unchecked(first) };
-    // SAFETY: no start knows the records any more.
-    unsafe { free_records(record, first) };
+    let node = hung.as_ptr().cast::<u8>().wrapping_sub(core::mem::offset_of!(Node, hung));
+    // SAFETY: the node begins before its hung node in the same allocation, so its address is not null.
+    let node = unsafe { NonNull::new_unchecked(node.cast::<Node>()) };
+    // SAFETY: the node is alive until it is freed below.
+    let root = root_behind::<N>(unsafe { node.as_ref() });
+    let first = root.cast::<u8>().wrapping_sub(core::mem::offset_of!(First<N>, root)).cast_mut();
+    // SAFETY: the root lies in the first record, behind its node.
+    let first = unsafe { NonNull::new_unchecked(first.cast()) };
+    // SAFETY: no start knows the nodes any more.
+    unsafe { free_nodes::<N>(node, first) };
 }
 
 /// Puts `node` in the place of `olds`, and removes those.
@@ -365,8 +365,8 @@ impl<N: Notifier> Subscription<N> {
     fn leave(&mut self) {
         let subscriptions = self.subscriptions();
         diagnostics::may_sleep(subscriptions, "remove", self.node().label());
-        withdraw(subscriptions, self.record.cast());
-        wait_for_callers(subscriptions, self.record.cast());
+        withdraw(subscriptions, self.node);
+        wait_for_callers(subscriptions, self.node);
         if subscriptions.innermost().is_some() {
             // CONTRACT C3.7: within a callback the own thread's calls are not waited for. Other threads' second
             // passes are over; those of the own one are taken back.
@@ -376,7 +376,7 @@ impl<N: Notifier> Subscription<N> {
         }
         let left = platform::catch(|| subscriptions.may_sleep()).err();
         // SAFETY: withdrawn, and every start that may have found it was waited for.
-        unsafe { free_records(self.record, self.first) };
+        unsafe { free_nodes(self.node, self.first) };
         if let Some(payload) = left {
             platform::resume(payload);
         }

@@ -138,8 +138,8 @@ impl List {
     }
 
     /// Makes sure that the next registration need not allocate, if nobody else registers meanwhile.
-    pub(crate) fn make_room(&self, book: &Book, id: u64) -> Result<(), Refused> {
-        self.reclaim(book, id);
+    pub(crate) fn make_room(&self, book: &Book) -> Result<(), Refused> {
+        self.reclaim(book);
         let room = {
             let _lock = self.lock.lock();
             self.has_room()
@@ -290,7 +290,7 @@ impl List {
     }
 
     /// Frees retired arrays that no walk is in.
-    pub(crate) fn reclaim(&self, book: &Book, id: u64) {
+    pub(crate) fn reclaim(&self, book: &Book) {
         let mut at = {
             let _lock = self.lock.lock();
             self.retired.replace(ptr::null_mut())
@@ -301,7 +301,7 @@ impl List {
             let array = unsafe { &*at };
             let next = array.retired.get();
             let wanted = Wanted::Walked { stamp: array.stamp.get(), own: Own::Awaited };
-            if Scan::new(book, id, wanted).advance(book).is_none() {
+            if Scan::new(book, wanted).advance(book).is_none() {
                 // SAFETY: it was made by `Box::into_raw`, and neither a walk nor a list leads to it any more.
                 drop(unsafe { Box::from_raw(at) });
             } else {

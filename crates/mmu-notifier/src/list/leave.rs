@@ -51,8 +51,8 @@ pub(crate) fn unregister(space: &Space, subscriptions: &Subscriptions, node: Non
     subscriptions.list.take_off(registered);
     let stamp = subscriptions.list.new_grace();
     let others = Wanted::Walked { stamp, own: Own::Skipped };
-    Scan::new(&subscriptions.book, subscriptions.id, others).wait(subscriptions, None);
-    subscriptions.list.reclaim(&subscriptions.book, subscriptions.id);
+    Scan::new(&subscriptions.book, others).wait(subscriptions, None);
+    subscriptions.list.reclaim(&subscriptions.book);
     // CONTRACT C7.2: a panic of what was left by others comes behind this node's own end.
     let left = platform::catch(|| subscriptions.may_sleep()).err();
     Left { stamp, panic: panic.or(left) }
@@ -96,7 +96,7 @@ pub(crate) unsafe fn hang(
     // SAFETY: the hung node lies in the node, so its address is not null.
     let hung = unsafe { NonNull::new_unchecked(hung.cast()) };
     // SAFETY: as promised by the caller.
-    unsafe { subscriptions.hooks.hang(&subscriptions.book, subscriptions.id, hung, wanted, how) };
+    unsafe { subscriptions.hooks.hang(&subscriptions.book, hung, wanted, how) };
 }
 
 /// The node that a hung node is part of.
