@@ -716,14 +716,14 @@ fn c6_2_no_frame_is_freed_under_a_use() {
 }
 
 /// What is dropped says so, with the number of invalidations that were active then.
-struct Page<'l> {
+struct Page {
     name: &'static str,
     space: mmu_notifier::AddressSpaceRef,
-    log: &'l Mutex<Vec<(&'static str, u64)>>,
+    log: Log,
     explodes: bool,
 }
 
-impl Drop for Page<'_> {
+impl Drop for Page {
     fn drop(&mut self) {
         self.log.lock().unwrap().push((self.name, self.space.stats().active));
         if self.explodes {
@@ -734,7 +734,7 @@ impl Drop for Page<'_> {
 
 /// Says when an end came by.
 struct Ends {
-    log: &'static Mutex<Vec<(&'static str, u64)>>,
+    log: Log,
     explodes: bool,
 }
 
@@ -745,18 +745,18 @@ impl list::Notifier for Ends {
     }
 }
 
-type Log = &'static Mutex<Vec<(&'static str, u64)>>;
+type Log = Arc<Mutex<Vec<(&'static str, u64)>>>;
 
 fn deferring(explodes: bool) -> (AddressSpace, list::Registration<Ends>, Log) {
-    let log: Log = Box::leak(Box::default());
+    let log = Log::default();
     let space = AddressSpace::new();
     space.register_nobody().unwrap();
-    let ends = space.register(Ends { log, explodes }).unwrap();
+    let ends = space.register(Ends { log: log.clone(), explodes }).unwrap();
     (space, ends, log)
 }
 
-fn dying(name: &'static str, space: &AddressSpace, log: Log, explodes: bool) -> Page<'static> {
-    Page { name, space: space.downgrade(), log, explodes }
+fn dying(name: &'static str, space: &AddressSpace, log: &Log, explodes: bool) -> Page {
+    Page { name, space: space.downgrade(), log: log.clone(), explodes }
 }
 
 #[test]
@@ -764,14 +764,14 @@ fn c6_3_what_is_deferred_is_dropped_after_the_end_in_order() {
     let (space, _ends, log) = deferring(false);
     let mut active = space.invalidate_start(page(1));
     for name in ["first", "second", "third"] {
-        active.defer_drop(dying(name, &space, log, false));
+        active.defer_drop(dying(name, &space, &log, false));
     }
     assert_eq!(*log.lock().unwrap(), []);
     active.end();
     assert_eq!(*log.lock().unwrap(), [("end", 0), ("first", 0), ("second", 0), ("third", 0)]);
     log.lock().unwrap().clear();
     let mut active = space.try_invalidate_start(page(1)).unwrap();
-    active.defer_drop(dying("page", &space, log, false));
+    active.defer_drop(dying("page", &space, &log, false));
     active.only_end();
     assert_eq!(*log.lock().unwrap(), [("end", 0), ("page", 0)]);
 }
@@ -780,7 +780,7 @@ fn c6_3_what_is_deferred_is_dropped_after_the_end_in_order() {
 fn c6_3_it_is_dropped_once_where_the_guard_goes() {
     let (space, _ends, log) = deferring(false);
     let mut active = space.invalidate_start(page(1));
-    active.defer_drop(dying("before", &space, log, false));
+    active.defer_drop(dying("before", &space, &log, false));
     let holder = space.downgrade();
     let mut owned = {
         let borrowed = holder.invalidate_start_owned(page(2));
@@ -788,7 +788,7 @@ fn c6_3_it_is_dropped_once_where_the_guard_goes() {
         borrowed
     };
     log.lock().unwrap().clear();
-    owned.defer_drop(dying("page", &space, log, false));
+    owned.defer_drop(dying("page", &space, &log, false));
     thread::spawn(move || drop(owned)).join().unwrap();
     assert_eq!(*log.lock().unwrap(), [("end", 0), ("page", 0)]);
 }
@@ -798,7 +798,7 @@ fn c6_3_a_panic_of_the_change_ends_then_drops() {
     let (space, _ends, log) = deferring(false);
     assert!(panics(|| {
         let mut active = space.invalidate_start(page(1));
-        active.defer_drop(dying("page", &space, log, false));
+        active.defer_drop(dying("page", &space, &log, false));
         panic!("in the middle of the change");
     }));
     assert_eq!(*log.lock().unwrap(), [("end", 0), ("page", 0)]);
@@ -808,14 +808,14 @@ fn c6_3_a_panic_of_the_change_ends_then_drops() {
 fn c6_3_a_panic_of_an_end_or_a_drop_does_not_keep_the_rest() {
     let (space, ends, log) = deferring(true);
     let mut active = space.invalidate_start(page(1));
-    active.defer_drop(dying("page", &space, log, false));
+    active.defer_drop(dying("page", &space, &log, false));
     assert!(panics(|| active.end()));
     assert_eq!(*log.lock().unwrap(), [("end", 0), ("page", 0)]);
     drop(ends);
     log.lock().unwrap().clear();
     let mut active = space.invalidate_start(page(1));
-    active.defer_drop(dying("first", &space, log, true));
-    active.defer_drop(dying("second", &space, log, false));
+    active.defer_drop(dying("first", &space, &log, true));
+    active.defer_drop(dying("second", &space, &log, false));
     assert!(panics(|| active.end()));
     assert_eq!(*log.lock().unwrap(), [("first", 0), ("second", 0)]);
     assert_eq!(space.stats().active, 0);
@@ -844,7 +844,7 @@ fn c6_3_a_drop_may_invalidate_again() {
 fn c6_3_a_forgotten_guard_keeps_what_it_was_given() {
     let (space, ends, log) = deferring(false);
     let mut active = space.invalidate_start(page(1));
-    active.defer_drop(dying("page", &space, log, false));
+    active.defer_drop(dying("page", &space, &log, false));
     std::mem::forget(active);
     drop(ends);
     assert_eq!(*log.lock().unwrap(), []);
