@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use loom::thread;
 
+use super::check;
 use crate::mirror::lock::Lock;
 
 #[test]
 fn whoever_waits_for_the_lock_gets_it() {
-    loom::model(|| {
+    check(2, || {
         let lock = Arc::new(Lock::new(0));
         let held = lock.try_lock().ok().unwrap();
         let threads = [0, 1].map(|first| {
