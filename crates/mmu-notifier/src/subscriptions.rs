@@ -69,7 +69,7 @@ impl Subscriptions {
         panic
     }
 
-    /// Counts a call that may have to wait, and finishes what was left to such calls.
+    /// Finishes what was left to calls that may sleep, of which this is one.
     pub(crate) fn may_sleep(&self) {
         self.hooks.finish_ready();
     }

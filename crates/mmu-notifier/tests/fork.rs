@@ -16,6 +16,7 @@ use mmu_notifier::interval::{Answer, Notifier, Sequence, Subscription};
 use mmu_notifier::mirror::{FaultError, Mirror};
 use mmu_notifier::{AddressSpace, Invalidation, Range};
 
+// SAFETY: the signatures are those of POSIX on systems with an int of 32 bits.
 unsafe extern "C" {
     fn fork() -> i32;
     fn waitpid(pid: i32, status: *mut i32, options: i32) -> i32;
