@@ -7,7 +7,7 @@ use core::ptr::{self, NonNull};
 use super::page::{Bits, FAN, Page};
 use super::reclaim::Pages;
 use super::{Book, Index, Node, Refused};
-use crate::sync::{AtomicPtr, Ordering, SpinGuard};
+use crate::sync::{AtomicPtr, Ordering, SpinGuard, full_fence};
 
 /// What a leaf holds of a subscription: its bounds, its slot, its node.
 type Entry = ((u64, u64), usize, *const Node);
@@ -59,6 +59,10 @@ impl Index {
             let missing = needed.saturating_sub(self.pages.free_count());
             if missing == 0 {
                 self.insert_locked(&lock, bounds, node, replaced);
+                drop(lock);
+                // ORDERING: entry, F; whatever this thread reads afterwards, a start that comes behind that finds
+                // the entry (P7), though nothing was written that the start could have read.
+                full_fence();
                 return Ok(());
             }
             drop(lock);

@@ -134,7 +134,14 @@ impl List {
         if self.closed.get() {
             return Some(Err(Refused::Closed));
         }
-        self.append(&lock, node).then_some(Ok(()))
+        if !self.append(&lock, node) {
+            return None;
+        }
+        drop(lock);
+        // ORDERING: entry, F; whatever this thread reads afterwards, a start that comes behind that finds the
+        // entry (P7), though nothing was written that the start could have read.
+        full_fence();
+        Some(Ok(()))
     }
 
     /// Makes sure that the next registration need not allocate, if nobody else registers meanwhile.
