@@ -106,6 +106,12 @@ fn read(file: &Path) -> Result<Script, String> {
     Ok(Script::parse(&String::from_utf8_lossy(&bytes)))
 }
 
+/// Reads `bytes` as a scenario file without running it; gives the lines that are no steps, and why.
+pub fn malformed(bytes: &[u8]) -> Vec<(usize, String)> {
+    let script = Script::parse(&String::from_utf8_lossy(bytes));
+    script.steps.into_iter().filter_map(Result::err).map(|error| (error.line, error.what)).collect()
+}
+
 /// Prints a message on stderr.
 fn complain(message: &str) {
     // Nobody is left to be told if stderr is closed.
