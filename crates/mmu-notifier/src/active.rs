@@ -17,13 +17,13 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::any::Any;
+use core::borrow::Borrow;
 use core::fmt;
 use core::panic::Location;
 use core::slice;
 
 use crate::diagnostics;
 use crate::invalidation::Invalidation;
-use crate::platform;
 use crate::space::AddressSpaceRef;
 use crate::start::{self, Ending, Part, StartError, Started};
 
@@ -32,11 +32,13 @@ impl AddressSpaceRef {
     ///
     /// # Context
     /// Sleeps only in callbacks and in `change`; allocates nothing.
+    #[inline]
+    #[track_caller]
     pub fn invalidate<R>(&self, what: impl Into<Invalidation>, change: impl FnOnce() -> R) -> R {
-        let active = self.invalidate_start(what);
-        let result = change();
-        active.end();
-        result
+        let mut active = Active::new(self, what.into().with_blockable(true));
+        active.start_blockable();
+        // The end is the drop, here: a guard that is moved is copied.
+        change()
     }
 
     /// The same where no callback may sleep.
@@ -46,15 +48,16 @@ impl AddressSpaceRef {
     ///
     /// # Context
     /// Does not sleep, but for `change`; allocates nothing.
+    #[inline]
+    #[track_caller]
     pub fn try_invalidate<R>(
         &self,
         what: impl Into<Invalidation>,
         change: impl FnOnce() -> R,
     ) -> Result<R, StartError> {
-        let active = self.try_invalidate_start(what)?;
-        let result = change();
-        active.end();
-        Ok(result)
+        let mut active = Active::new(self, what.into().with_blockable(false));
+        active.start()?;
+        Ok(change())
     }
 
     /// Starts an invalidation whose callbacks may sleep. It always succeeds.
@@ -64,14 +67,9 @@ impl AddressSpaceRef {
     #[inline]
     #[track_caller]
     pub fn invalidate_start(&self, what: impl Into<Invalidation>) -> ActiveInvalidation<'_> {
-        let mut part = Part::new(what.into().with_blockable(true));
-        match start::start(self.space(), slice::from_mut(&mut part)) {
-            Ok(started) => ActiveInvalidation::new(self, part, started),
-            // CONTRACT C5.2
-            Err(StartError::WouldBlock) => {
-                unreachable!("a refusal of a blockable start is taken as accepted")
-            }
-        }
+        let mut guard = ActiveInvalidation::new(self, what.into().with_blockable(true));
+        guard.active.start_blockable();
+        guard
     }
 
     /// Starts an invalidation whose callbacks may not sleep.
@@ -87,9 +85,9 @@ impl AddressSpaceRef {
         &self,
         what: impl Into<Invalidation>,
     ) -> Result<ActiveInvalidation<'_>, StartError> {
-        let mut part = Part::new(what.into().with_blockable(false));
-        let started = start::start(self.space(), slice::from_mut(&mut part))?;
-        Ok(ActiveInvalidation::new(self, part, started))
+        let mut guard = ActiveInvalidation::new(self, what.into().with_blockable(false));
+        guard.active.start()?;
+        Ok(guard)
     }
 
     /// As [`invalidate_start`](Self::invalidate_start), with a guard that holds the space and may be sent.
@@ -110,48 +108,68 @@ impl AddressSpaceRef {
     }
 }
 
-/// What both guards hold.
-struct Active {
+/// An invalidation from its start to its end, which is the drop.
+struct Active<S: Borrow<AddressSpaceRef>> {
+    space: S,
     part: Part,
     started: Started,
     ending: Ending,
-    /// What is to be dropped behind the end; most guards have nothing.
-    deferred: Option<Box<Deferred>>,
 }
 
-/// Values that are dropped in the order in which they came.
-type Deferred = Vec<Box<dyn Any + Send>>;
-
-impl Active {
+impl<S: Borrow<AddressSpaceRef>> Active<S> {
+    /// One that has nothing to end yet.
     #[inline]
-    fn end(&mut self, space: &AddressSpaceRef) {
-        // CONTRACT C6.3: what is deferred is a field, so it is dropped strictly after this.
-        start::end(space.space(), &self.started, slice::from_mut(&mut self.part), self.ending);
+    fn new(space: S, invalidation: Invalidation) -> Self {
+        Active { space, part: Part::new(invalidation), started: Started::new(), ending: Ending::Nothing }
     }
 
-    fn defer_drop(&mut self, value: Box<dyn Any + Send>) {
-        self.deferred.get_or_insert_default().push(value);
+    #[inline]
+    #[track_caller]
+    fn start(&mut self) -> Result<(), StartError> {
+        let space = self.space.borrow().space();
+        start::start(space, slice::from_mut(&mut self.part), &mut self.started)?;
+        self.ending = Ending::Whole;
+        if diagnostics::ENABLED {
+            // CONTRACT C7.1: a guard that is forgotten is named by where its start was.
+            self.part.set_origin(space, Some(Location::caller()));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    #[track_caller]
+    fn start_blockable(&mut self) {
+        // CONTRACT C5.2
+        let started = self.start();
+        debug_assert!(started.is_ok(), "a refusal of a blockable start is taken as accepted");
     }
 }
+
+impl<S: Borrow<AddressSpaceRef>> Drop for Active<S> {
+    #[inline]
+    fn drop(&mut self) {
+        let parts = slice::from_mut(&mut self.part);
+        start::end(self.space.borrow().space(), &self.started, parts, self.ending);
+    }
+}
+
+/// What is to be dropped behind an end, in the order in which it came.
+type Deferred = Vec<Box<dyn Any + Send>>;
 
 /// An invalidation that is active until this guard is dropped.
 ///
 /// A guard that is forgotten keeps the readers of its range waiting for ever, and nothing else.
 #[must_use = "the invalidation ends when the guard is dropped"]
 pub struct ActiveInvalidation<'s> {
-    space: &'s AddressSpaceRef,
-    active: Active,
+    active: Active<&'s AddressSpaceRef>,
+    // CONTRACT C6.3: a field behind that one, so it is dropped strictly after the end.
+    deferred: Deferred,
 }
 
 impl<'s> ActiveInvalidation<'s> {
     #[inline]
-    #[track_caller]
-    fn new(space: &'s AddressSpaceRef, part: Part, started: Started) -> Self {
-        if diagnostics::ENABLED {
-            // CONTRACT C7.1: a guard that is forgotten is named by where its start was.
-            part.set_origin(space.space(), Some(Location::caller()));
-        }
-        ActiveInvalidation { space, active: Active { part, started, ending: Ending::Whole, deferred: None } }
+    fn new(space: &'s AddressSpaceRef, invalidation: Invalidation) -> Self {
+        ActiveInvalidation { active: Active::new(space, invalidation), deferred: Deferred::new() }
     }
 
     /// Ends the invalidation.
@@ -176,28 +194,17 @@ impl<'s> ActiveInvalidation<'s> {
     /// # Context
     /// Allocates.
     pub fn defer_drop<T: Send + 'static>(&mut self, value: T) {
-        self.active.defer_drop(Box::new(value));
+        self.deferred.push(Box::new(value));
     }
 
-    fn into_owned(self) -> OwnedActiveInvalidation {
+    fn into_owned(mut self) -> OwnedActiveInvalidation {
+        let Active { space, part, started, ending } = &mut self.active;
         if diagnostics::ENABLED {
-            self.active.part.set_origin(self.space.space(), None);
+            part.set_origin(space.space(), None);
         }
-        let space = self.space.clone();
-        let this = core::mem::ManuallyDrop::new(self);
-        #[expect(unsafe_code, reason = "a guard with a Drop cannot be taken apart")]
-        // SAFETY: `this` is not dropped, so what is read out of it is moved.
-        let active = unsafe { core::ptr::read(&raw const this.active) };
-        OwnedActiveInvalidation { active, space }
-    }
-}
-
-impl Drop for ActiveInvalidation<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if self.space.has_notifiers() {
-            platform::in_drop(|| self.active.end(self.space));
-        }
+        let ending = core::mem::replace(ending, Ending::Nothing);
+        let active = Active { space: space.clone(), part: *part, started: *started, ending };
+        OwnedActiveInvalidation { active, deferred: self.deferred }
     }
 }
 
@@ -211,8 +218,9 @@ impl fmt::Debug for ActiveInvalidation<'_> {
 /// no user of it.
 #[must_use = "the invalidation ends when the guard is dropped"]
 pub struct OwnedActiveInvalidation {
-    active: Active,
-    space: AddressSpaceRef,
+    active: Active<AddressSpaceRef>,
+    // CONTRACT C6.3: as in [`ActiveInvalidation`].
+    deferred: Deferred,
 }
 
 #[expect(unsafe_code, reason = "the guard leads to a hazard by a raw pointer")]
@@ -244,13 +252,7 @@ impl OwnedActiveInvalidation {
     /// # Context
     /// Allocates.
     pub fn defer_drop<T: Send + 'static>(&mut self, value: T) {
-        self.active.defer_drop(Box::new(value));
-    }
-}
-
-impl Drop for OwnedActiveInvalidation {
-    fn drop(&mut self) {
-        platform::in_drop(|| self.active.end(&self.space));
+        self.deferred.push(Box::new(value));
     }
 }
 

@@ -18,7 +18,6 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::invalidation::Invalidation;
-use crate::platform;
 use crate::space::{AddressSpaceRef, OutOfMemory};
 use crate::start::{self, Ending, Part, StartError, Started};
 
@@ -96,7 +95,8 @@ impl<'s> Batch<'s> {
         for part in &mut self.parts {
             *part = Part::new(part.invalidation.with_blockable(blockable));
         }
-        let started = start::start(self.space.space(), &mut self.parts)?;
+        let mut started = Started::new();
+        start::start(self.space.space(), &mut self.parts, &mut started)?;
         Ok(ActiveBatch { batch: self, started, ending: Ending::Whole })
     }
 }
@@ -131,7 +131,7 @@ impl ActiveBatch<'_, '_> {
 impl Drop for ActiveBatch<'_, '_> {
     fn drop(&mut self) {
         let batch = &mut *self.batch;
-        platform::in_drop(|| start::end(batch.space.space(), &self.started, &mut batch.parts, self.ending));
+        start::end(batch.space.space(), &self.started, &mut batch.parts, self.ending);
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) struct Begun {
 }
 
 impl Begun {
+    #[inline]
     pub(crate) fn new() -> Self {
         let kept = [const { MaybeUninit::uninit() }; KEPT];
         Begun { kept, len: 0, taken: 0, first: ptr::null(), last: ptr::null() }
@@ -63,6 +64,12 @@ impl Begun {
         }
         self.last = this;
         true
+    }
+
+    /// Says whether any second pass is due.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.taken < self.len || !self.first.is_null()
     }
 
     /// Takes the next, in the order in which they came.

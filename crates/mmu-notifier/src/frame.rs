@@ -38,7 +38,7 @@ pub(crate) struct Frame {
     /// The ranges of a start.
     parts: *const [Part],
     kind: Cell<Kind>,
-    outer: *const Frame,
+    outer: Cell<*const Frame>,
     exit_due: Cell<bool>,
 }
 
@@ -54,30 +54,34 @@ pub(crate) struct Place<'p> {
 }
 
 impl Frame {
-    /// Runs `call` within a frame; the second part of the result says whether an exit of the space was left
-    /// to this call.
-    pub(crate) fn around<R>(
-        context: Option<&Context>,
-        place: &Place<'_>,
-        kind: Kind,
-        call: impl FnOnce(&Frame) -> R,
-    ) -> (R, bool) {
-        let outer = context.map_or(ptr::null(), Context::frames);
-        let frame = Frame {
+    #[inline(always)]
+    pub(crate) fn new(place: &Place<'_>, kind: Kind) -> Self {
+        Frame {
             space: place.space,
             section: place.section.as_ptr(),
             parts: place.parts,
             kind: Cell::new(kind),
-            outer,
+            outer: Cell::new(ptr::null()),
             exit_due: Cell::new(false),
-        };
-        if let Some(context) = context {
-            context.set_frames(&raw const frame);
         }
-        let unlink = Unlink { context, outer };
-        let result = call(&frame);
-        drop(unlink);
-        (result, frame.exit_due.get())
+    }
+
+    /// Makes this the innermost call of the thread, until the link is dropped.
+    ///
+    /// The caller keeps what the frame's place names until then.
+    #[inline(always)]
+    pub(crate) fn link<'f>(&'f self, context: Option<&'f Context>) -> Link<'f> {
+        if let Some(context) = context {
+            self.outer.set(context.frames());
+            context.set_frames(self);
+        }
+        Link { context, frame: self }
+    }
+
+    /// Says whether an exit of the space was left to this call.
+    #[inline]
+    pub(crate) fn is_exit_due(&self) -> bool {
+        self.exit_due.get()
     }
 
     fn parts(&self) -> &[Part] {
@@ -95,16 +99,18 @@ impl Frame {
     }
 }
 
-/// Takes the innermost frame off, also when a panic passes.
-struct Unlink<'c> {
-    context: Option<&'c Context>,
-    outer: *const Frame,
+/// Takes the innermost frame off when it is dropped, also when a panic passes.
+#[must_use]
+pub(crate) struct Link<'f> {
+    context: Option<&'f Context>,
+    frame: &'f Frame,
 }
 
-impl Drop for Unlink<'_> {
+impl Drop for Link<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
         if let Some(context) = self.context {
-            context.set_frames(self.outer);
+            context.set_frames(self.frame.outer.get());
         }
     }
 }
@@ -118,7 +124,7 @@ fn find_frame<R>(id: u64, mut f: impl FnMut(&Frame) -> Option<R>) -> Option<R> {
             if let Some(found) = (frame.space == id).then(|| f(frame)).flatten() {
                 return Some(found);
             }
-            at = frame.outer;
+            at = frame.outer.get();
         }
         None
     })

@@ -98,16 +98,17 @@ impl Book {
     /// Claims a record for one call of this thread. It never fails and allocates nothing.
     #[inline]
     pub(crate) fn claim(&self, context: Option<&Context>) -> Claim<'_> {
-        if let Some(context) = context {
-            // SAFETY: a record remembered for the id of this book is one of its hazards.
-            if let Some(own) = unsafe { context.remembered(self.id).as_ref() } {
-                if own.taken.load(Ordering::Acquire) == 0 && !own.is_used_up() {
-                    own.taken.store(1, Ordering::Relaxed);
-                    return Claim::One(own);
-                }
-            }
-        }
-        self.claim_slowly(context)
+        self.claim_remembered(context).map_or_else(|| self.claim_slowly(context), Claim::One)
+    }
+
+    /// Claims the record that this thread used last, if it is free.
+    #[inline]
+    pub(crate) fn claim_remembered(&self, context: Option<&Context>) -> Option<&Hazard> {
+        // SAFETY: a record remembered for the id of this book is one of its hazards.
+        let own = unsafe { context?.remembered(self.id).as_ref() }?;
+        let free = own.taken.load(Ordering::Acquire) == 0 && !own.is_used_up();
+        free.then(|| own.taken.store(1, Ordering::Relaxed))?;
+        Some(own)
     }
 
     #[cold]

@@ -16,7 +16,7 @@ use crate::hazard::Claim;
 use crate::invalidation::Invalidation;
 use crate::platform::{self, Context, Payload};
 use crate::space::{AddressSpaceRef, Pte, Space};
-use crate::start::{Ending, Failure, Late, Part};
+use crate::start::{Ending, Failure, Part, keep_first};
 use crate::subscriptions::Subscriptions;
 
 /// Positions that one frame of a start's walk notes refusals for.
@@ -32,6 +32,7 @@ pub(crate) struct Call<'c> {
 
 impl Call<'_> {
     /// Walks in the section, gives its claim back with `give_back`, and lets a panic go on behind all that.
+    #[inline]
     fn walk<R>(
         &self,
         visit: impl FnOnce(Entries<'_>, &mut Option<Payload>) -> R,
@@ -39,19 +40,18 @@ impl Call<'_> {
     ) -> R {
         let mut panic = None;
         let place = frame::Place { space: self.subscriptions.id, section: self.section, parts: &[] };
-        let (result, exit_due) = Frame::around(self.context, &place, Kind::Walk, |_| {
-            self.section.enter_section(self.subscriptions.list.stamp());
-            let result = visit(self.subscriptions.list.entries(), &mut panic);
-            let left = self.subscriptions.leave_section(self.section);
-            panic = panic.take().or(left);
-            result
-        });
+        let frame = Frame::new(&place, Kind::Walk);
+        let link = frame.link(self.context);
+        self.section.enter_section(self.subscriptions.list.stamp());
+        let result = visit(self.subscriptions.list.entries(), &mut panic);
+        keep_first(&mut panic, self.subscriptions.leave_section(self.section));
+        drop(link);
         give_back();
-        if exit_due {
+        if frame.is_exit_due() {
             // CONTRACT C8.3
             // SAFETY: the last user's drop left the exit to this call, whose caller is a holder.
             let exit = platform::catch(|| unsafe { Space::exit_and_let_go(NonNull::from(self.space)) });
-            panic = panic.or(exit.err());
+            keep_first(&mut panic, exit.err());
         }
         if let Some(payload) = panic {
             platform::resume(payload);
@@ -62,10 +62,7 @@ impl Call<'_> {
     /// The list's part of an end.
     pub(crate) fn end(&self, parts: &[Part], limit: u64, ending: Ending, give_back: impl FnOnce()) {
         let visit = |entries: Entries<'_>, panic: &mut Option<Payload>| {
-            for part in parts {
-                newest_first(entries)
-                    .for_each(|node| end_one(node, &part.invalidation, limit, ending, panic));
-            }
+            parts.iter().for_each(|part| end_all(entries, &part.invalidation, limit, ending, panic));
         };
         self.walk(visit, give_back);
     }
@@ -148,25 +145,59 @@ fn release(node: NonNull<Node>, panic: &mut Option<Payload>) {
     }
 }
 
-/// Calls what an end owes one node.
-fn end_one(
-    node: NonNull<Node>,
+/// Calls what an end owes each node, newest first; the first panic is kept, and the rest goes on.
+#[inline]
+fn end_all(
+    entries: Entries<'_>,
     invalidation: &Invalidation,
     limit: u64,
     ending: Ending,
     panic: &mut Option<Payload>,
 ) {
-    // SAFETY: `newest_first` yields nodes that the walk's section keeps readable.
-    let heard = unsafe { node.as_ref() }.is_registered_by(limit);
-    let callbacks = callbacks(node);
-    if ending == Ending::Whole {
-        // SAFETY: the table is that of the node.
-        keep(panic, || unsafe { (callbacks.invalidate_range)(node, invalidation.range()) });
+    let mut walk = EndWalk { entries, invalidation, limit, ending, left: entries.len(), flushed: false };
+    while walk.left > 0 {
+        keep(panic, || walk.go_on());
     }
-    // CONTRACT C4.6: no end without its start.
-    if heard {
-        // SAFETY: the table is that of the node.
-        keep(panic, || unsafe { (callbacks.end)(node, invalidation) });
+}
+
+struct EndWalk<'w> {
+    entries: Entries<'w>,
+    invalidation: &'w Invalidation,
+    limit: u64,
+    ending: Ending,
+    /// How many positions are left.
+    left: usize,
+    /// Whether the node at the next position has had its `invalidate_range`, which panicked.
+    flushed: bool,
+}
+
+impl EndWalk<'_> {
+    /// Goes on to the last; a panic in between passes, and what is owed behind it stays.
+    #[inline]
+    fn go_on(&mut self) {
+        while self.left > 0 {
+            if let Some(node) = self.entries.get(self.left - 1) {
+                let callbacks = callbacks(node);
+                if self.ending == Ending::Whole && !core::mem::replace(&mut self.flushed, true) {
+                    // SAFETY: the table is that of the node.
+                    unsafe { (callbacks.invalidate_range)(node, self.invalidation.range()) };
+                }
+                self.pass();
+                // SAFETY: `entries` yields nodes that the walk's section keeps readable.
+                if unsafe { node.as_ref() }.is_registered_by(self.limit) {
+                    // CONTRACT C4.6: no end without its start.
+                    // SAFETY: the table is that of the node.
+                    unsafe { (callbacks.end)(node, self.invalidation) };
+                }
+            } else {
+                self.pass();
+            }
+        }
+    }
+
+    fn pass(&mut self) {
+        self.left -= 1;
+        self.flushed = false;
     }
 }
 
@@ -192,48 +223,45 @@ fn keep<R>(panic: &mut Option<Payload>, callback: impl FnOnce() -> R) -> Option<
     }
 }
 
-/// The list's part of a start: returns the number up to which it was heard.
+/// The list's part of a start, in a section that the caller leaves: returns the number up to which it was heard.
 ///
 /// On a refusal or a panic `over` is called, then those who accepted get their end, in the same section.
 pub(crate) fn start(
     subscriptions: &Subscriptions,
     section: Claim<'_>,
     parts: &[Part],
-    over: impl FnOnce(),
-    late: &Late,
-) -> Result<u64, Failure> {
-    if subscriptions.list.count() == 0 {
-        return Ok(0);
-    }
+    over: &mut dyn FnMut(),
+    failure: &mut Option<Failure>,
+) -> u64 {
     section.enter_section(subscriptions.list.stamp());
     // CONTRACT C4.6: who registers from here on hears neither this start nor its end.
     let limit = subscriptions.list.limit();
-    let entries = subscriptions.list.entries();
-    let failure = start_parts(entries, limit, parts, over);
-    late.keep(subscriptions.leave_section(section));
-    failure.map_or(Ok(limit), Err)
+    start_parts(subscriptions.list.entries(), limit, parts, over, failure);
+    limit
 }
 
 /// Calls the starts of one range after the other; a failure undoes all that were heard.
-fn start_parts(entries: Entries<'_>, limit: u64, parts: &[Part], over: impl FnOnce()) -> Option<Failure> {
-    let (mut failure, mut over) = (None, once(over));
+#[inline]
+fn start_parts(
+    entries: Entries<'_>,
+    limit: u64,
+    parts: &[Part],
+    over: &mut dyn FnMut(),
+    failure: &mut Option<Failure>,
+) {
     for (heard, part) in parts.iter().enumerate() {
         let walk = StartWalk { entries, limit, invalidation: &part.invalidation };
-        walk.chunk(entries.len(), None, &mut over, &mut failure);
-        if failure.is_none() {
-            continue;
+        walk.chunk(entries.len(), None, over, failure);
+        if failure.is_some() {
+            let (mut panic, how) = (None, Ending::OnlyEnd);
+            let each = |part: &Part| end_all(entries, &part.invalidation, limit, how, &mut panic);
+            parts[..heard].iter().for_each(each);
+            if let (Some(payload), Some(Failure::Refused)) = (panic, &failure) {
+                *failure = Some(Failure::Panicked(payload));
+            }
+            return;
         }
-        let mut panic = None;
-        for part in &parts[..heard] {
-            newest_first(entries)
-                .for_each(|node| end_one(node, &part.invalidation, limit, Ending::OnlyEnd, &mut panic));
-        }
-        if let (Some(payload), Some(Failure::Refused)) = (panic, &failure) {
-            failure = Some(Failure::Panicked(payload));
-        }
-        break;
     }
-    failure
 }
 
 struct StartWalk<'w> {
@@ -246,8 +274,23 @@ struct StartWalk<'w> {
 struct Chunk<'o> {
     top: usize,
     bottom: usize,
-    refused: [u64; CHUNK / 64],
+    /// None: nobody.
+    refused: Option<[u64; CHUNK / 64]>,
     outer: Option<&'o Chunk<'o>>,
+}
+
+impl Chunk<'_> {
+    /// Notes that the one at the bottom gets no end.
+    #[cold]
+    fn refuse(&mut self) {
+        let bit = self.top - 1 - self.bottom;
+        self.refused.get_or_insert([0; CHUNK / 64])[bit / 64] |= 1 << (bit % 64);
+    }
+
+    fn has_refused(&self, place: usize) -> bool {
+        let bit = self.top - 1 - place;
+        self.refused.is_some_and(|bits| bits[bit / 64] >> (bit % 64) & 1 == 1)
+    }
 }
 
 impl StartWalk<'_> {
@@ -259,11 +302,11 @@ impl StartWalk<'_> {
         over: &mut dyn FnMut(),
         failure: &mut Option<Failure>,
     ) {
-        let mut chunk = Chunk { top, bottom: top, refused: [0; CHUNK / 64], outer };
+        let mut chunk = Chunk { top, bottom: top, refused: None, outer };
         let end = top.saturating_sub(CHUNK);
-        while chunk.bottom > end && !matches!(failure, Some(Failure::Panicked(_))) {
-            chunk.bottom -= 1;
-            self.call(&mut chunk, failure);
+        if let Err(payload) = platform::catch(|| self.call_down_to(end, &mut chunk, failure)) {
+            chunk.refuse();
+            *failure = Some(Failure::Panicked(payload));
         }
         if end > 0 && !matches!(failure, Some(Failure::Panicked(_))) {
             // Another stack frame notes the next positions.
@@ -275,6 +318,7 @@ impl StartWalk<'_> {
         }
     }
 
+    #[inline]
     fn node(&self, place: usize) -> Option<NonNull<Node>> {
         self.entries.get(place).filter(|node| {
             // SAFETY: the section of this walk keeps what is on the list readable.
@@ -282,27 +326,31 @@ impl StartWalk<'_> {
         })
     }
 
-    /// Calls the start of the node at the bottom of the chunk.
-    fn call(&self, chunk: &mut Chunk<'_>, failure: &mut Option<Failure>) {
-        let Some(node) = self.node(chunk.bottom) else { return };
-        // SAFETY: the section of this walk keeps what is on the list readable.
-        let called = unsafe { node.as_ref() };
-        // SAFETY: the table is that of the node.
-        let answer = platform::catch(|| unsafe { (called.callbacks.start)(node, self.invalidation) });
-        match answer {
-            Ok(Ok(())) => return,
+    /// Calls the starts from the bottom of the chunk down to `end`. One that panics is left at the bottom.
+    #[inline]
+    fn call_down_to(&self, end: usize, chunk: &mut Chunk<'_>, failure: &mut Option<Failure>) {
+        while chunk.bottom > end {
+            chunk.bottom -= 1;
+            let Some(node) = self.node(chunk.bottom) else { continue };
+            // SAFETY: the section of this walk keeps what is on the list readable.
+            let called = unsafe { node.as_ref() };
+            // SAFETY: the table is that of the node.
+            if unsafe { (called.callbacks.start)(node, self.invalidation) }.is_ok() {
+                continue;
+            }
+            if !self.invalidation.is_blockable() {
+                chunk.refuse();
+                failure.get_or_insert(Failure::Refused);
+                continue;
+            }
             // CONTRACT C5.2: a bug, taken as accepted.
-            Ok(Err(_)) if self.invalidation.is_blockable() => {
-                let call = "invalidate_range_start";
-                let report = || diagnostics::report(Rule::RefusedBlockable, call, called.label());
-                *failure = platform::catch(report).err().map(Failure::Panicked);
+            let call = "invalidate_range_start";
+            let report = || diagnostics::report(Rule::RefusedBlockable, call, called.label());
+            if let Err(payload) = platform::catch(report) {
+                *failure = Some(Failure::Panicked(payload));
                 return;
             }
-            Ok(Err(_)) => _ = failure.get_or_insert(Failure::Refused),
-            Err(payload) => *failure = Some(Failure::Panicked(payload)),
         }
-        let bit = chunk.top - 1 - chunk.bottom;
-        chunk.refused[bit / 64] |= 1 << (bit % 64);
     }
 
     /// Calls the ends of those who accepted, newest first.
@@ -310,26 +358,14 @@ impl StartWalk<'_> {
         if let Some(outer) = chunk.outer {
             self.ends(outer, failure);
         }
-        for place in (chunk.bottom..chunk.top).rev() {
-            let bit = chunk.top - 1 - place;
-            let refused = chunk.refused[bit / 64] >> (bit % 64) & 1 == 1;
-            let Some(node) = self.node(place).filter(|_| !refused) else { continue };
+        for place in (chunk.bottom..chunk.top).rev().filter(|place| !chunk.has_refused(*place)) {
+            let Some(node) = self.node(place) else { continue };
             let callback = callbacks(node).end;
             // SAFETY: the table is that of the node, which this section keeps readable.
             let result = platform::catch(|| unsafe { callback(node, self.invalidation) });
             if let (Err(payload), Some(Failure::Refused)) = (result, &failure) {
                 *failure = Some(Failure::Panicked(payload));
             }
-        }
-    }
-}
-
-/// A closure that runs once, as one that can be called through a pointer.
-fn once(f: impl FnOnce()) -> impl FnMut() {
-    let mut f = Some(f);
-    move || {
-        if let Some(f) = f.take() {
-            f();
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What every platform with `std` shares: contexts in thread-local storage, and panics that are caught.
 
+#![expect(unsafe_code, reason = "the address of a thread-local is kept for the time of a call")]
+
 use std::any::Any;
 use std::boxed::Box;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -18,7 +20,10 @@ std::thread_local! {
 /// Calls `f` with the context of this thread.
 #[inline(always)]
 pub(crate) fn with_context<R>(f: impl FnOnce(Option<&Context>) -> R) -> R {
-    CONTEXT.with(|context| f(Some(context)))
+    // The address alone is fetched within `with`, which is not inlined around more.
+    let context = CONTEXT.with(core::ptr::from_ref);
+    // SAFETY: it has no destructor, so it lives as long as this thread, and `f` cannot keep the reference.
+    f(Some(unsafe { &*context }))
 }
 
 /// Calls a callback and keeps its panic.

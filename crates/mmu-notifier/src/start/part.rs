@@ -13,34 +13,29 @@ use crate::space::Space;
 use crate::subscriptions::Subscriptions;
 
 /// One range of a start, and its place among the hazards.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Part {
     pub(crate) invalidation: Invalidation,
-    pub(super) claim: Held,
+    /// Where it stands: null if the interval side left no trace, or [`CROWD`].
+    hazard: *const Hazard,
     pub(super) identity: u64,
 }
 
 /// What a start left for its end, beside its parts.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Started {
     pub(super) list_limit: u64,
     /// The number of forks before the start: in the child of a later one it may be over.
     pub(super) forks: u32,
 }
 
-/// A claim without its lifetime.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Held {
-    /// The interval side left no trace.
-    Nothing,
-    One(*const Hazard),
-    Crowd,
-}
+/// Stands in the place of a hazard for one of the crowd.
+const CROWD: *const Hazard = ptr::without_provenance(1);
 
 impl Part {
     #[inline]
     pub(crate) fn new(invalidation: Invalidation) -> Self {
-        Part { invalidation, claim: Held::Nothing, identity: 0 }
+        Part { invalidation, hazard: ptr::null(), identity: 0 }
     }
 
     /// Claims a hazard and stores the range there; behind it the caller passes a full fence.
@@ -50,25 +45,39 @@ impl Part {
         context: Option<&Context>,
     ) -> Claim<'s> {
         let claim = subscriptions.book.claim(context);
-        self.claim = Held::new(claim);
-        let owner = self.invalidation.owner().map_or(0, Owner::get);
-        self.identity = claim.announce(self.invalidation.range().bounds(), owner);
+        self.hold(claim);
+        self.identity = claim.announce(self.invalidation.range().bounds(), self.owner());
         claim
     }
 
+    /// Notes where it stands.
+    #[inline]
+    pub(super) fn hold(&mut self, claim: Claim<'_>) {
+        self.hazard = match claim {
+            Claim::One(hazard) => hazard,
+            Claim::Crowd(_) => CROWD,
+        };
+    }
+
+    /// The word of the invalidation's owner; 0 for none.
+    #[inline]
+    pub(super) fn owner(&self) -> u64 {
+        self.invalidation.owner().map_or(0, Owner::get)
+    }
+
+    #[inline]
     pub(super) fn claim<'s>(&self, subscriptions: &'s Subscriptions) -> Option<Claim<'s>> {
-        match self.claim {
-            Held::Nothing => None,
-            // SAFETY: the hazard is one of the book of these subscriptions, and lives as long as it.
-            Held::One(hazard) => Some(Claim::One(unsafe { &*hazard })),
-            Held::Crowd => Some(Claim::Crowd(&subscriptions.book.crowd)),
+        if ptr::eq(self.hazard, CROWD) {
+            return Some(Claim::Crowd(&subscriptions.book.crowd));
         }
+        // SAFETY: null, or a hazard of the book of these subscriptions, which lives as long as it.
+        unsafe { self.hazard.as_ref() }.map(Claim::One)
     }
 
     /// Forgets a claim that is not this part's any more.
     #[cold]
     pub(super) fn has_no_start(&mut self, started: &Started) {
-        self.claim = Held::Nothing;
+        self.hazard = ptr::null();
         // CONTRACT C7.3: what was begun before a fork, by another thread, is over without a word.
         if started.forks == crate::fork::count() {
             diagnostics::report(Rule::EndWithoutStart, "invalidate_end", None);
@@ -84,28 +93,26 @@ impl Part {
 
     /// Says whether it stands at this hazard.
     pub(crate) fn is_at(&self, hazard: &Hazard) -> bool {
-        matches!(self.claim, Held::One(own) if ptr::eq(own, hazard))
+        ptr::eq(self.hazard, hazard)
     }
 
     pub(crate) fn is_in_crowd(&self) -> bool {
-        matches!(self.claim, Held::Crowd)
+        ptr::eq(self.hazard, CROWD)
     }
 
     /// Ends what is active at a hazard of its own, where there is no list: the short way. False if there is
     /// more to it; then nothing was done.
     #[inline]
     pub(super) fn end_alone(&self, subscriptions: &Subscriptions) -> bool {
-        let Held::One(hazard) = self.claim else { return false };
-        // SAFETY: the hazard is one of the book of these subscriptions, and lives as long as it.
-        let claim = Claim::One(unsafe { &*hazard });
+        let Some(Claim::One(hazard)) = self.claim(subscriptions) else { return false };
+        let claim = Claim::One(hazard);
         if !claim.is_active(self.identity) {
             return false;
         }
-        let heard = claim.retire(self.identity);
-        let late = subscriptions.ring(heard);
+        let late = subscriptions.ring(claim.retire(self.identity));
         claim.give_back();
         if let Some(payload) = late {
-            platform::resume(payload);
+            platform::in_drop(|| platform::resume(payload));
         }
         true
     }
@@ -118,18 +125,9 @@ impl Part {
     }
 }
 
-impl Held {
-    pub(super) fn new(claim: Claim<'_>) -> Self {
-        match claim {
-            Claim::One(hazard) => Held::One(hazard),
-            Claim::Crowd(_) => Held::Crowd,
-        }
-    }
-}
-
 impl Started {
     #[inline]
-    pub(super) fn new(list_limit: u64) -> Self {
-        Started { list_limit, forks: crate::fork::count() }
+    pub(crate) fn new() -> Self {
+        Started { list_limit: 0, forks: 0 }
     }
 }

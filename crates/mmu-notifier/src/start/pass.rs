@@ -4,7 +4,7 @@
 
 use core::ptr::NonNull;
 
-use super::{Failure, Part};
+use super::{Failure, Outcome, Part};
 use crate::begun::Begun;
 use crate::diagnostics::{self, Rule};
 use crate::hazard::Claim;
@@ -23,100 +23,145 @@ pub(super) struct Hits {
     pub(super) called: u64,
 }
 
-/// The first and second passes of one start over the intervals that it hits.
-pub(super) struct Pass<'p> {
-    subscriptions: &'p Subscriptions,
-    pub(super) limit: u64,
-    begun: &'p mut Begun,
-    pub(super) hits: u64,
-    pub(super) failure: Option<Failure>,
+impl Hits {
+    /// Nothing is found yet.
+    #[inline]
+    pub(super) fn new(limit: u64) -> Self {
+        Hits { limit, batch: Batch::new(), complete: false, called: 0 }
+    }
 }
 
-impl<'p> Pass<'p> {
-    pub(super) fn new(subscriptions: &'p Subscriptions, limit: u64, begun: &'p mut Begun) -> Self {
-        Pass { subscriptions, limit, begun, hits: 0, failure: None }
+/// Calls everybody who is hit, until somebody refuses or panics, and makes the second passes.
+#[inline(always)]
+pub(super) fn call_intervals(
+    subscriptions: &Subscriptions,
+    parts: &[Part],
+    hits: &mut Hits,
+    outcome: &mut Outcome,
+) {
+    let mut pass = Pass { subscriptions, hits, begun: Begun::new(), failure: &mut outcome.failure };
+    let first = platform::catch(|| pass.call_all(parts));
+    if let Err(payload) = first {
+        *pass.failure = Some(Failure::Panicked(payload));
     }
+    pass.finish();
+    if let Some(claim) = parts.first().and_then(|part| part.claim(subscriptions)) {
+        claim.count(hits.called, u64::from(outcome.failure.is_some()));
+    }
+}
 
-    /// Calls everybody in one range, until somebody refuses or panics. What `hits` holds was found already.
-    pub(super) fn call(&mut self, claim: Claim<'_>, part: &Part, hits: &mut Hits) {
-        let mut after = None;
-        loop {
-            // Before the callbacks run, which may free what they remove.
-            if let Some(last) = hits.batch.as_slice().last() {
-                // SAFETY: found by this start, which is in phase calling (I6).
-                let last = unsafe { &**last };
-                after = Some((last.bounds().0, last.order()));
-            }
-            for &node in hits.batch.as_slice() {
-                self.call_one(node, part);
-                if self.failure.is_some() {
-                    return;
-                }
-            }
-            if hits.complete {
+/// The first and second passes of one start over the intervals that it hits.
+struct Pass<'p> {
+    subscriptions: &'p Subscriptions,
+    hits: &'p mut Hits,
+    begun: Begun,
+    failure: &'p mut Option<Failure>,
+}
+
+impl Pass<'_> {
+    /// Makes the first passes. What `hits` holds was found already, of the first range.
+    #[inline]
+    fn call_all(&mut self, parts: &[Part]) {
+        for part in parts {
+            let Some(claim) = part.claim(self.subscriptions) else { continue };
+            if !self.call(claim, part) {
                 return;
             }
-            claim.pin(self.subscriptions.index.epoch());
-            hits.batch.clear();
-            let bounds = part.invalidation.range().bounds();
-            hits.complete = self.subscriptions.index.search(bounds, after, &mut hits.batch);
-            claim.unpin();
+            self.hits.batch.clear();
+            self.hits.complete = false;
         }
     }
 
+    /// Calls everybody in one range; false if somebody refused.
     #[inline]
-    fn call_one(&mut self, node: *const Node, part: &Part) {
-        let invalidation = &part.invalidation;
-        // SAFETY: what a search finds is not null.
-        let node = unsafe { NonNull::new_unchecked(node.cast_mut()) };
-        // SAFETY: found by this start, which is in phase calling (I6).
-        let hit = unsafe { node.as_ref() };
-        let Some(callbacks) = hit.callbacks_for(self.limit) else { return };
-        // CONTRACT C3.12: an invalidation of its own leaves its tokens fresh.
-        if invalidation.owner().is_some_and(|owner| owner.get() == hit.owner()) {
-            return;
+    fn call(&mut self, claim: Claim<'_>, part: &Part) -> bool {
+        while !self.hits.complete {
+            // Before the callbacks run, which may free what they remove.
+            let after = self.hits.batch.as_slice().last().map(|&last| {
+                // SAFETY: found by this start, which is in phase calling (I6).
+                let last = unsafe { &*last };
+                (last.bounds().0, last.order())
+            });
+            if !self.call_batch(part) {
+                return false;
+            }
+            self.search_on(claim, part, after);
         }
-        hit.hit(part.identity);
-        self.hits += 1;
-        // SAFETY: the table is that of the node, which this start found.
-        let answer = platform::catch(|| unsafe {
-            (callbacks.invalidate)(node, invalidation, Sequence(part.identity))
-        });
-        match answer {
-            Ok(Answer::Done) => {}
-            Ok(Answer::Begun) => {
-                if !self.begun.add(node, invalidation) {
-                    self.finish_one(node, invalidation);
+        self.call_batch(part)
+    }
+
+    /// Looks for the next hits, behind those that were called.
+    #[inline(never)]
+    fn search_on(&mut self, claim: Claim<'_>, part: &Part, after: Option<(u64, u64)>) {
+        claim.pin(self.subscriptions.index.epoch());
+        self.hits.batch.clear();
+        let bounds = part.invalidation.range().bounds();
+        self.hits.complete = self.subscriptions.index.search(bounds, after, &mut self.hits.batch);
+        claim.unpin();
+    }
+
+    #[inline(always)]
+    fn call_batch(&mut self, part: &Part) -> bool {
+        let Hits { limit, batch, called, .. } = &mut *self.hits;
+        let (invalidation, owner) = (&part.invalidation, part.owner());
+        for &node in batch.as_slice() {
+            // SAFETY: what a search finds is not null.
+            let node = unsafe { NonNull::new_unchecked(node.cast_mut()) };
+            // SAFETY: found by this start, which is in phase calling (I6).
+            let hit = unsafe { node.as_ref() };
+            let Some(callbacks) = hit.callbacks_for(*limit) else { continue };
+            // CONTRACT C3.12: an invalidation of its own leaves its tokens fresh.
+            if owner != 0 && owner == hit.owner() {
+                continue;
+            }
+            hit.hit(part.identity);
+            *called += 1;
+            // SAFETY: the table is that of the node, which this start found.
+            match unsafe { (callbacks.invalidate)(node, invalidation, Sequence(part.identity)) } {
+                Answer::Done => {}
+                Answer::Begun => begin(&mut self.begun, node, invalidation),
+                Answer::Refused if !invalidation.is_blockable() => {
+                    *self.failure = Some(Failure::Refused);
+                    return false;
+                }
+                // CONTRACT C5.2: a bug, taken as accepted.
+                Answer::Refused => {
+                    diagnostics::report(Rule::RefusedBlockable, "invalidate_start", hit.label());
                 }
             }
-            Ok(Answer::Refused) if !invalidation.is_blockable() => self.failure = Some(Failure::Refused),
-            // CONTRACT C5.2: a bug, taken as accepted.
-            Ok(Answer::Refused) => {
-                let report = || diagnostics::report(Rule::RefusedBlockable, "invalidate_start", hit.label());
-                self.failure = platform::catch(report).err().map(Failure::Panicked);
-            }
-            Err(payload) => self.failure = Some(Failure::Panicked(payload)),
         }
+        true
     }
 
     /// Makes the second passes, in the order of the first ones (clause C3.8).
-    pub(super) fn finish(&mut self) {
-        while let Some((node, invalidation)) = self.begun.next() {
-            // SAFETY: it is one that `call` was given, and outlives the pass.
-            self.finish_one(node, unsafe { &*invalidation });
-        }
-    }
-
-    fn finish_one(&mut self, node: NonNull<Node>, invalidation: &Invalidation) {
-        // SAFETY: the node began in this start, which is still in phase calling (I6).
-        let Some(callbacks) = (unsafe { node.as_ref() }).second_pass() else { return };
-        // SAFETY: the table is that of the node, which answered that it has begun.
-        let result = platform::catch(|| unsafe { (callbacks.finish)(node, invalidation) });
-        if let Err(payload) = result {
+    #[inline]
+    fn finish(&mut self) {
+        while self.begun.is_due() {
+            let second = platform::catch(|| {
+                while let Some((node, invalidation)) = self.begun.next() {
+                    // SAFETY: it is one that `call_batch` was given, and outlives the pass.
+                    finish_one(node, unsafe { &*invalidation });
+                }
+            });
             // CONTRACT C7.2: the first panic goes on after the rest of the walk.
-            if !matches!(self.failure, Some(Failure::Panicked(_))) {
-                self.failure = Some(Failure::Panicked(payload));
+            if let (Err(payload), None | Some(Failure::Refused)) = (second, &*self.failure) {
+                *self.failure = Some(Failure::Panicked(payload));
             }
         }
     }
+}
+
+/// Keeps a second pass for later, or makes it at once.
+#[inline(never)]
+fn begin(begun: &mut Begun, node: NonNull<Node>, invalidation: &Invalidation) {
+    if !begun.add(node, invalidation) {
+        finish_one(node, invalidation);
+    }
+}
+
+fn finish_one(node: NonNull<Node>, invalidation: &Invalidation) {
+    // SAFETY: the node began in this start, which is still in phase calling (I6).
+    let Some(callbacks) = (unsafe { node.as_ref() }).second_pass() else { return };
+    // SAFETY: the table is that of the node, which answered that it has begun.
+    unsafe { (callbacks.finish)(node, invalidation) };
 }
