@@ -20,7 +20,6 @@ use core::any::Any;
 use core::borrow::Borrow;
 use core::fmt;
 use core::panic::Location;
-use core::slice;
 
 use crate::diagnostics;
 use crate::invalidation::Invalidation;
@@ -35,10 +34,13 @@ impl AddressSpaceRef {
     #[inline]
     #[track_caller]
     pub fn invalidate<R>(&self, what: impl Into<Invalidation>, change: impl FnOnce() -> R) -> R {
-        let mut active = Active::new(self, what.into().with_blockable(true));
-        active.start_blockable();
-        // The end is the drop, here: a guard that is moved is copied.
-        change()
+        match Scope::run(self, what.into().with_blockable(true), change) {
+            Ok(result) => result,
+            // CONTRACT C5.2
+            Err(StartError::WouldBlock) => {
+                unreachable!("a refusal of a blockable start is taken as accepted")
+            }
+        }
     }
 
     /// The same where no callback may sleep.
@@ -55,9 +57,7 @@ impl AddressSpaceRef {
         what: impl Into<Invalidation>,
         change: impl FnOnce() -> R,
     ) -> Result<R, StartError> {
-        let mut active = Active::new(self, what.into().with_blockable(false));
-        active.start()?;
-        Ok(change())
+        Scope::run(self, what.into().with_blockable(false), change)
     }
 
     /// Starts an invalidation whose callbacks may sleep. It always succeeds.
@@ -108,7 +108,41 @@ impl AddressSpaceRef {
     }
 }
 
-/// An invalidation from its start to its end, which is the drop.
+/// An invalidation that ends where it began. Its fields stay in registers, since nothing takes their address.
+struct Scope<'s> {
+    space: &'s AddressSpaceRef,
+    part: Part,
+    started: &'s Started,
+}
+
+impl Scope<'_> {
+    #[inline]
+    #[track_caller]
+    fn run<R>(
+        space: &AddressSpaceRef,
+        what: Invalidation,
+        change: impl FnOnce() -> R,
+    ) -> Result<R, StartError> {
+        let mut started = Started::new();
+        let held = start::start_one(space.space(), what, &mut started)?;
+        let part = Part { invalidation: what, held };
+        if diagnostics::ENABLED {
+            // CONTRACT C7.1: one that hangs is named by where its start was.
+            part.set_origin(space.space(), Some(Location::caller()));
+        }
+        let _end = Scope { space, part, started: &started };
+        Ok(change())
+    }
+}
+
+impl Drop for Scope<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        start::end_one(self.space.space(), self.started, self.part, Ending::Whole);
+    }
+}
+
+/// An invalidation from its start to its end, which is the drop; for guards.
 struct Active<S: Borrow<AddressSpaceRef>> {
     space: S,
     part: Part,
@@ -127,7 +161,7 @@ impl<S: Borrow<AddressSpaceRef>> Active<S> {
     #[track_caller]
     fn start(&mut self) -> Result<(), StartError> {
         let space = self.space.borrow().space();
-        start::start(space, slice::from_mut(&mut self.part), &mut self.started)?;
+        self.part.held = start::start_one(space, self.part.invalidation, &mut self.started)?;
         self.ending = Ending::Whole;
         if diagnostics::ENABLED {
             // CONTRACT C7.1: a guard that is forgotten is named by where its start was.
@@ -148,8 +182,7 @@ impl<S: Borrow<AddressSpaceRef>> Active<S> {
 impl<S: Borrow<AddressSpaceRef>> Drop for Active<S> {
     #[inline]
     fn drop(&mut self) {
-        let parts = slice::from_mut(&mut self.part);
-        start::end(self.space.borrow().space(), &self.started, parts, self.ending);
+        start::end_one(self.space.borrow().space(), &self.started, self.part, self.ending);
     }
 }
 

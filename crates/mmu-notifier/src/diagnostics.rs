@@ -10,12 +10,12 @@ use core::fmt;
 use core::panic::Location;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
+use crate::address::Range;
 use crate::frame::{self, Kind};
 use crate::hazard::{ACTIVE, Hazard, PHASE};
 use crate::interval::Node;
 use crate::platform::{self, with_context};
 use crate::scan::{Own, Scan, Wanted};
-use crate::start::Part;
 use crate::subscriptions::Subscriptions;
 
 /// Whether the checks that cost something are made.
@@ -204,7 +204,7 @@ pub(crate) fn synchronize() {
 
 /// Checks a start.
 #[inline]
-pub(crate) fn start(subscriptions: &Subscriptions, parts: &[Part]) {
+pub(crate) fn start(subscriptions: &Subscriptions, range: Range) {
     if !ENABLED {
         return;
     }
@@ -212,7 +212,7 @@ pub(crate) fn start(subscriptions: &Subscriptions, parts: &[Part]) {
         report(Rule::StartAfterExit, "invalidate_start", None);
     }
     // CONTRACT C3.9
-    if parts.iter().any(|part| frame::is_calling_in(subscriptions.id, part.invalidation.range())) {
+    if frame::is_calling_in(subscriptions.id, range) {
         report(Rule::StartInOwnRange, "invalidate_start", None);
     }
 }

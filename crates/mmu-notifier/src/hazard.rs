@@ -6,7 +6,10 @@
 //!
 //! # Protocol
 //! A hazard belongs to a thread number (its thread alone [claims](Book::claim) it) or to nobody (claimed by
-//! compare-and-exchange). Whoever holds the claim, a thread or the guard that it gave away, does in this order:
+//! compare-and-exchange). It is free where `word` is idle and `taken` is 0: what is published claims it as well,
+//! so that a start and its end need not write `taken`; whatever claims it without a word, or goes on behind the
+//! word's end (a walk of the list), does. Whoever holds the claim, a thread or the guard that it gave away, does
+//! in this order:
 //! 1. stores the range and the pin, publishes `word` = *identity*, phase **calling**; full fence (F);
 //! 2. searches the index, calls callbacks; stores phase **active**;
 //! 3. stores phase **idle**, and gives the claim back.
@@ -73,6 +76,7 @@ pub(crate) struct Hazard {
     taken: AtomicU32,
     /// The thread number that it belongs to; 0: nobody's.
     number: AtomicU32,
+    /// Starts under ids that are used up; those of the present one are its generations.
     starts: AtomicU64,
     /// Who waits for a change of this hazard. (Here the second cache line begins.)
     pub(crate) post: Post,
@@ -164,8 +168,22 @@ impl Hazard {
         release_fence();
         self.first.store(first, Ordering::Relaxed);
         self.last.store(last, Ordering::Relaxed);
-        self.owner.store(owner, Ordering::Relaxed);
-        Hazard::count(&self.starts, 1);
+        if self.owner.load(Ordering::Relaxed) != owner {
+            self.owner.store(owner, Ordering::Relaxed);
+        }
+    }
+
+    /// Says whether nobody has claimed it; for those who alone may claim it.
+    #[inline]
+    fn is_free(&self) -> bool {
+        // ORDERING: both acquire, the word first: an end that goes on with a walk stores `taken`, then idle (release);
+        // what it gives back last (release) comes before the next claim.
+        self.word() & PHASE == 0 && self.taken.load(Ordering::Acquire) == 0
+    }
+
+    /// How many starts it has seen.
+    fn starts(&self) -> u64 {
+        self.starts.load(Ordering::Relaxed) + (self.word() & GENERATIONS) / GENERATION_ONE
     }
 
     /// The identity that a start of this hazard takes next.

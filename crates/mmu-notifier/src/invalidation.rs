@@ -1,6 +1,7 @@
 //! What an invalidation is: its range, and all that a subscriber may want to know of it (clauses C2.4
 //! and C2.5). The call itself, start to end, stands in [`active`](crate::active).
 
+use core::fmt;
 use core::num::NonZeroU64;
 
 use crate::address::Range;
@@ -79,69 +80,166 @@ pub struct Permissions {
 /// assert_eq!(discard.range().len(), 0x2000);
 /// # Ok::<(), mmu_notifier::RangeError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Invalidation {
     range: Range,
-    event: Event,
     owner: Option<Owner>,
-    permissions: Option<Permissions>,
-    blockable: bool,
+    details: Details,
+}
+
+/// Event, permissions, and whether callbacks may sleep, in one word: an invalidation goes through registers.
+///
+/// # Invariants
+/// From the lowest bit on: the number of [`Event::Other`] (32 bits, else 0), which event (4), whether the
+/// permissions are known, and if so read, write, execute; not blockable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Details(u64);
+
+impl Details {
+    const EVENT: u32 = 32;
+    const EVENTS: u64 = 0xf << Self::EVENT;
+    const KNOWN: u64 = 1 << 36;
+    const READ: u64 = 1 << 37;
+    const WRITE: u64 = 1 << 38;
+    const EXECUTE: u64 = 1 << 39;
+    const NOT_BLOCKABLE: u64 = 1 << 40;
+
+    const fn new(event: Event) -> Self {
+        let (which, number) = match event {
+            Event::Unmap => (0, 0),
+            Event::Clear => (1, 0),
+            Event::ProtectionVma => (2, 0),
+            Event::ProtectionPage => (3, 0),
+            Event::SoftDirty => (4, 0),
+            Event::Release => (5, 0),
+            Event::Migrate => (6, 0),
+            Event::Exclusive => (7, 0),
+            Event::Other(number) => (8, number),
+        };
+        Details(which << Self::EVENT | number as u64)
+    }
+
+    const fn event(self) -> Event {
+        match (self.0 & Self::EVENTS) >> Self::EVENT {
+            0 => Event::Unmap,
+            1 => Event::Clear,
+            2 => Event::ProtectionVma,
+            3 => Event::ProtectionPage,
+            4 => Event::SoftDirty,
+            5 => Event::Release,
+            6 => Event::Migrate,
+            7 => Event::Exclusive,
+            _ => Event::Other(self.0 as u32),
+        }
+    }
+
+    const fn has(self, bit: u64) -> bool {
+        self.0 & bit != 0
+    }
+
+    const fn with(self, bit: u64, set: bool) -> Self {
+        Details(if set { self.0 | bit } else { self.0 & !bit })
+    }
 }
 
 impl Invalidation {
     /// Describes an invalidation of `range`; the call that starts it says whether it may block.
+    #[inline]
     pub const fn new(range: Range, event: Event) -> Self {
-        Invalidation { range, event, owner: None, permissions: None, blockable: true }
+        Invalidation { range, owner: None, details: Details::new(event) }
     }
 
     /// Says who causes it.
+    #[inline]
     pub const fn with_owner(self, owner: Owner) -> Self {
         Invalidation { owner: Some(owner), ..self }
     }
 
     /// Says what the mapping permits after the change.
+    #[inline]
     pub const fn with_permissions(self, permissions: Permissions) -> Self {
-        Invalidation { permissions: Some(permissions), ..self }
+        let Permissions { read, write, execute } = permissions;
+        let known = self.details.with(Details::KNOWN, true).with(Details::READ, read);
+        let details = known.with(Details::WRITE, write).with(Details::EXECUTE, execute);
+        Invalidation { details, ..self }
     }
 
+    #[inline]
     pub(crate) const fn with_blockable(self, blockable: bool) -> Self {
-        Invalidation { blockable, ..self }
+        Invalidation { details: self.details.with(Details::NOT_BLOCKABLE, !blockable), ..self }
+    }
+
+    /// Takes it apart, into what registers hold.
+    #[inline]
+    pub(crate) const fn split(self) -> (Range, Option<Owner>, Details) {
+        (self.range, self.owner, self.details)
+    }
+
+    /// Puts it together again.
+    #[inline]
+    pub(crate) const fn join(range: Range, owner: Option<Owner>, details: Details) -> Self {
+        Invalidation { range, owner, details }
     }
 
     /// The addresses that change.
+    #[inline]
     pub const fn range(&self) -> Range {
         self.range
     }
 
     /// Why they change.
+    #[inline]
     pub const fn event(&self) -> Event {
-        self.event
+        self.details.event()
     }
 
     /// Who causes the change, if somebody said so.
+    #[inline]
     pub const fn owner(&self) -> Option<Owner> {
         self.owner
     }
 
     /// What the mapping permits after the change, if the primary MMU knows.
     pub const fn permissions(&self) -> Option<Permissions> {
-        self.permissions
+        let details = self.details;
+        if !details.has(Details::KNOWN) {
+            return None;
+        }
+        let (read, write) = (details.has(Details::READ), details.has(Details::WRITE));
+        Some(Permissions { read, write, execute: details.has(Details::EXECUTE) })
     }
 
     /// Says whether a callback may sleep; one that would have to and may not refuses.
+    #[inline]
     pub const fn is_blockable(&self) -> bool {
-        self.blockable
+        !self.details.has(Details::NOT_BLOCKABLE)
     }
 
     /// Says whether the change only takes rights to write or execute away and leaves the right to read
     /// (clause C5.7): true only for [`Event::ProtectionVma`] with known permissions that include read.
     pub const fn is_update_to_read_only(&self) -> bool {
         // CONTRACT C5.7
-        matches!((self.event, self.permissions), (Event::ProtectionVma, Some(Permissions { read: true, .. })))
+        matches!(
+            (self.event(), self.permissions()),
+            (Event::ProtectionVma, Some(Permissions { read: true, .. }))
+        )
+    }
+}
+
+impl fmt::Debug for Invalidation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invalidation")
+            .field("range", &self.range)
+            .field("event", &self.event())
+            .field("owner", &self.owner)
+            .field("permissions", &self.permissions())
+            .field("blockable", &self.is_blockable())
+            .finish()
     }
 }
 
 impl From<Range> for Invalidation {
+    #[inline]
     fn from(range: Range) -> Self {
         Invalidation::new(range, Event::Unmap)
     }
@@ -162,6 +260,26 @@ mod tests {
         assert!(
             !Invalidation::new(Range::ALL, Event::Unmap).with_permissions(readable).is_update_to_read_only()
         );
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let events =
+            [Event::Unmap, Event::Clear, Event::ProtectionVma, Event::ProtectionPage, Event::SoftDirty];
+        let others =
+            [Event::Release, Event::Migrate, Event::Exclusive, Event::Other(0), Event::Other(u32::MAX)];
+        for event in events.into_iter().chain(others) {
+            let bare = Invalidation::new(Range::ALL, event);
+            assert_eq!((bare.event(), bare.permissions(), bare.is_blockable()), (event, None, true));
+            for bits in 0..8 {
+                let (read, write, execute) = (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
+                let permissions = Permissions { read, write, execute };
+                let full = bare.with_permissions(permissions).with_blockable(false);
+                let told = (full.event(), full.permissions(), full.is_blockable());
+                assert_eq!(told, (event, Some(permissions), false));
+                assert_eq!(full.with_blockable(true).with_blockable(false), full);
+            }
+        }
     }
 
     #[test]

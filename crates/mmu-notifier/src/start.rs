@@ -16,14 +16,16 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::slice;
 
-pub(crate) use part::{Part, Started};
+pub(crate) use part::{Held, Part, Started};
 use pass::Hits;
 
+use crate::address::Range;
 use crate::diagnostics;
 use crate::frame::{self, Frame, Kind};
 use crate::hazard::Claim;
 use crate::hung::Post;
-use crate::invalidation::Invalidation;
+use crate::index::Batch;
+use crate::invalidation::{Details, Invalidation, Owner};
 use crate::list::walk;
 use crate::platform::{self, Context, Payload};
 use crate::space::Space;
@@ -82,39 +84,74 @@ pub(crate) fn keep_first(late: &mut Option<Payload>, panic: Option<Payload>) {
     }
 }
 
-/// Starts an invalidation of one range or several; the caller ends it with [`end`] unless it failed.
+/// Starts an invalidation of one range; the caller ends it with [`end_one`] unless it failed.
 ///
 /// # Context
 /// Does not sleep by itself and allocates nothing; a callback's panic goes on behind it.
 #[inline]
-pub(crate) fn start(space: &Space, parts: &mut [Part], started: &mut Started) -> Result<(), StartError> {
+pub(crate) fn start_one(
+    space: &Space,
+    what: Invalidation,
+    started: &mut Started,
+) -> Result<Held, StartError> {
     // CONTRACT C2.2: a space that nobody watched pays this load and this branch.
-    match space.subscriptions() {
-        None => Ok(()),
-        Some(subscriptions) => start_watched(space, subscriptions, parts, started),
+    if space.subscriptions().is_none() {
+        return Ok(Held::NOTHING);
     }
+    let (range, owner, details) = what.split();
+    let held = start_watched(space, range, owner, details, started);
+    if held.is_refused() { Err(StartError::WouldBlock) } else { Ok(held) }
 }
 
+/// All but `started` goes in and out through registers: the fence of the publication waits for every store before.
 fn start_watched(
     space: &Space,
-    subscriptions: &Subscriptions,
-    parts: &mut [Part],
+    range: Range,
+    owner: Option<Owner>,
+    details: Details,
     started: &mut Started,
-) -> Result<(), StartError> {
+) -> Held {
+    let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
+    let part = |held| Part { invalidation: Invalidation::join(range, owner, details), held };
     platform::with_context(|context| {
-        diagnostics::start(subscriptions, parts);
-        let calls = Calls { space, subscriptions, context };
-        let result = match parts {
-            [part] => calls.start_one(part, started),
-            parts => calls.start_several(parts, started),
-        };
         started.forks = crate::fork::count();
-        result
+        diagnostics::start(subscriptions, range);
+        let calls = Calls { space, subscriptions, context };
+        let index = &subscriptions.index;
+        let quick = index.is_open().then(|| subscriptions.book.remembered(context)).flatten();
+        let Some(hazard) = quick else { return calls.run_slowly(part(Held::NOTHING), started) };
+        let claim = Claim::One(hazard);
+        let identity = claim.publish(range.bounds(), owner.map_or(0, Owner::get), index.epoch());
+        // CONTRACT C3.3: who is inserted from here on is busy for this invalidation, and not called.
+        let limit = index.limit();
+        let mut batch = Batch::new();
+        let complete = index.search(range.bounds(), None, &mut batch);
+        let held = Held::new(claim, identity);
+        if !batch.as_slice().is_empty() || subscriptions.list.count() != 0 {
+            let hits = Hits { limit, batch: &mut batch, complete, called: 0 };
+            return calls.run_found(part(held), claim, hits, started);
+        }
+        match claim.activate(identity) {
+            None => trace::started(subscriptions, slice::from_ref(&part(held)), 0),
+            Some(post) => calls.ring(part(held), post, started),
+        }
+        held
+    })
+}
+
+/// Starts an invalidation of several ranges; the caller ends it with [`end`] unless it failed.
+///
+/// # Context
+/// As [`start_one`].
+pub(crate) fn start(space: &Space, parts: &mut [Part], started: &mut Started) -> Result<(), StartError> {
+    let Some(subscriptions) = space.subscriptions() else { return Ok(()) };
+    platform::with_context(|context| {
+        parts.iter().for_each(|part| diagnostics::start(subscriptions, part.invalidation.range()));
+        Calls { space, subscriptions, context }.start_several(parts, started)
     })
 }
 
 /// A start under way.
-#[derive(Clone, Copy)]
 struct Calls<'c> {
     space: &'c Space,
     subscriptions: &'c Subscriptions,
@@ -122,40 +159,9 @@ struct Calls<'c> {
 }
 
 impl<'c> Calls<'c> {
-    /// The way of a single range, which is short where a hazard is at hand, nobody is hit, and the list is empty.
-    #[inline]
-    fn start_one(self, part: &mut Part, started: &mut Started) -> Result<(), StartError> {
-        let subscriptions = self.subscriptions;
-        let quick = subscriptions.index.is_open().then(|| subscriptions.book.claim_remembered(self.context));
-        let Some(hazard) = quick.flatten() else {
-            return self.start_several(slice::from_mut(part), started);
-        };
-        let claim = Claim::One(hazard);
-        part.hold(claim);
-        let bounds = part.invalidation.range().bounds();
-        part.identity = claim.publish(bounds, part.owner(), subscriptions.index.epoch());
-        // CONTRACT C3.3: who is inserted from here on is busy for this invalidation, and not called.
-        let mut hits = Hits::new(subscriptions.index.limit());
-        hits.complete = subscriptions.index.search(bounds, None, &mut hits.batch);
-        claim.unpin();
-        if !hits.batch.as_slice().is_empty() || subscriptions.list.count() != 0 {
-            return self.run_one(part, claim, &mut hits, started);
-        }
-        match claim.activate(part.identity) {
-            None => {
-                trace::started(subscriptions, slice::from_ref(part), 0);
-                Ok(())
-            }
-            heard => {
-                let mut outcome = Outcome { failure: None, late: subscriptions.ring(heard) };
-                self.conclude(slice::from_mut(part), started, 0, &mut outcome, false)
-            }
-        }
-    }
-
     /// Any number of ranges: all are published before the one fence, and leave phase calling together.
     #[inline(never)]
-    fn start_several(self, parts: &mut [Part], started: &mut Started) -> Result<(), StartError> {
+    fn start_several(&self, parts: &mut [Part], started: &mut Started) -> Result<(), StartError> {
         if parts.is_empty() || !self.subscriptions.index.is_open() {
             return self.run(parts, None, None, started);
         }
@@ -164,30 +170,46 @@ impl<'c> Calls<'c> {
         }
         // ORDERING: publication of all, F, limit and searches.
         full_fence();
-        let mut hits = Hits::new(self.subscriptions.index.limit());
+        let mut batch = Batch::new();
+        let mut hits = Hits::new(self.subscriptions.index.limit(), &mut batch);
         let claim = parts.first().and_then(|part| part.claim(self.subscriptions));
         self.run(parts, claim, Some(&mut hits), started)
     }
 
-    /// [`run`](Self::run) for a single range with a hazard at hand.
+    /// The way of one range that has no hazard at hand, or needs none.
     #[inline(never)]
-    fn run_one(
-        self,
-        part: &mut Part,
-        claim: Claim<'_>,
-        hits: &mut Hits,
-        started: &mut Started,
-    ) -> Result<(), StartError> {
-        self.run(slice::from_mut(part), Some(claim), Some(hits), started)
+    fn run_slowly(&self, mut part: Part, started: &mut Started) -> Held {
+        match self.start_several(slice::from_mut(&mut part), started) {
+            Ok(()) => part.held,
+            Err(StartError::WouldBlock) => Held::REFUSED,
+        }
+    }
+
+    /// The way of one range that hits somebody, or is heard by the list.
+    #[inline(never)]
+    fn run_found(&self, mut part: Part, claim: Claim<'_>, mut hits: Hits<'_>, started: &mut Started) -> Held {
+        claim.unpin();
+        match self.run(slice::from_mut(&mut part), Some(claim), Some(&mut hits), started) {
+            Ok(()) => part.held,
+            Err(StartError::WouldBlock) => Held::REFUSED,
+        }
+    }
+
+    /// Tells those who wait for a start that has hit nobody.
+    #[cold]
+    fn ring(&self, mut part: Part, post: &Post, started: &mut Started) {
+        let mut outcome = Outcome { failure: None, late: self.subscriptions.ring(Some(post)) };
+        let result = self.conclude(slice::from_mut(&mut part), started, 0, &mut outcome, false);
+        debug_assert!(result.is_ok(), "nobody was called, so nobody refused");
     }
 
     /// Calls the intervals that are hit, if that side has begun, and the list. `claim` is that of the first range.
     #[inline(always)]
     fn run(
-        self,
+        &self,
         parts: &mut [Part],
         claim: Option<Claim<'_>>,
-        mut hits: Option<&mut Hits>,
+        mut hits: Option<&mut Hits<'_>>,
         started: &mut Started,
     ) -> Result<(), StartError> {
         let mut outcome = Outcome::default();
@@ -203,6 +225,7 @@ impl<'c> Calls<'c> {
         let link = frame.link(self.context);
         self.call(&frame, section, parts, hits.as_deref_mut(), started, &mut outcome);
         drop(link);
+        started.forks = crate::fork::count();
         if claim.is_none() {
             section.give_back();
         }
@@ -216,11 +239,11 @@ impl<'c> Calls<'c> {
     /// Calls the intervals, then the list. Sets the limit up to which the list has heard of the start.
     #[inline(always)]
     fn call(
-        self,
+        &self,
         frame: &Frame,
         section: Claim<'_>,
         parts: &[Part],
-        hits: Option<&mut Hits>,
+        hits: Option<&mut Hits<'_>>,
         started: &mut Started,
         outcome: &mut Outcome,
     ) {
@@ -239,6 +262,8 @@ impl<'c> Calls<'c> {
         if let Some(part) = parts.first() {
             frame.set_kind(kind_of(&part.invalidation, Kind::Walk, Kind::WalkNonblock));
         }
+        // What is published may be over before the walk is.
+        section.keep();
         let Outcome { failure, late } = outcome;
         let mut over = || {
             // CONTRACT C5.3: the interval side is over before the ends of those who accepted.
@@ -256,14 +281,14 @@ impl<'c> Calls<'c> {
     /// Changes the phase of every part, and tells those who wait for it.
     #[inline(always)]
     fn each(
-        self,
+        &self,
         parts: &[Part],
         late: &mut Option<Payload>,
         change: impl Fn(Claim<'c>, u64) -> Option<&'c Post>,
     ) {
         for part in parts {
             if let Some(claim) = part.claim(self.subscriptions) {
-                keep_first(late, self.subscriptions.ring(change(claim, part.identity)));
+                keep_first(late, self.subscriptions.ring(change(claim, part.identity())));
             }
         }
     }
@@ -271,7 +296,7 @@ impl<'c> Calls<'c> {
     /// Turns an outcome into what the caller gets.
     #[inline]
     fn conclude(
-        self,
+        &self,
         parts: &mut [Part],
         started: &mut Started,
         called: u64,
@@ -288,7 +313,7 @@ impl<'c> Calls<'c> {
     /// Runs an exit that was left to this call, and undoes a start that failed.
     #[cold]
     fn conclude_roughly(
-        self,
+        &self,
         parts: &mut [Part],
         started: &mut Started,
         called: u64,
@@ -335,7 +360,8 @@ pub(crate) fn release(space: &Space, subscriptions: &Subscriptions, invalidation
         let section = part.announce(subscriptions, context);
         // ORDERING: publication, F, limit and search.
         full_fence();
-        let mut hits = Hits::new(subscriptions.index.limit());
+        let mut batch = Batch::new();
+        let mut hits = Hits::new(subscriptions.index.limit(), &mut batch);
         let parts = slice::from_ref(&part);
         let place = frame::Place { space: subscriptions.id, section, parts };
         let mut outcome = Outcome::default();
@@ -357,14 +383,47 @@ pub(crate) fn kind_of(invalidation: &Invalidation, blockable: Kind, not: Kind) -
     if invalidation.is_blockable() { blockable } else { not }
 }
 
-/// Ends a start that succeeded.
+/// Ends a start of one range that succeeded.
 ///
 /// # Context
 /// Does not sleep by itself and allocates nothing. A callback's panic goes on behind it, unless it ends while one
 /// passes: it is called by drops.
-#[inline]
-pub(crate) fn end(space: &Space, started: &Started, parts: &mut [Part], ending: Ending) {
+#[inline(always)]
+pub(crate) fn end_one(space: &Space, started: &Started, part: Part, ending: Ending) {
     if let (Some(subscriptions), true) = (space.subscriptions(), ending != Ending::Nothing) {
+        if trace::ENABLED || !end_alone(subscriptions, part.held) {
+            let (range, owner, details) = part.invalidation.split();
+            end_rest(space, started, part.held, range, owner, details, ending);
+        }
+    }
+}
+
+/// The way of an end that is more than one store. Its parameters keep the part out of memory where it is not needed.
+#[inline(never)]
+fn end_rest(
+    space: &Space,
+    started: &Started,
+    held: Held,
+    range: Range,
+    owner: Option<Owner>,
+    details: Details,
+    ending: Ending,
+) {
+    let mut part = Part { invalidation: Invalidation::join(range, owner, details), held };
+    end(space, started, slice::from_mut(&mut part), ending);
+}
+
+fn end_alone(subscriptions: &Subscriptions, held: Held) -> bool {
+    held.end_alone(subscriptions)
+}
+
+/// Ends a start of several ranges that succeeded.
+///
+/// # Context
+/// As [`end_one`].
+pub(crate) fn end(space: &Space, started: &Started, parts: &mut [Part], ending: Ending) {
+    if let Some(subscriptions) = space.subscriptions() {
+        trace::ending(subscriptions, parts);
         end_watched(space, subscriptions, started, parts, ending);
     }
 }
@@ -376,17 +435,9 @@ fn end_watched(
     parts: &mut [Part],
     ending: Ending,
 ) {
-    trace::ending(subscriptions, parts);
-    if let ([part], 0) = (&*parts, subscriptions.list.count()) {
-        if part.end_alone(subscriptions) {
-            return;
-        }
-    }
     platform::in_drop(|| end_each(space, subscriptions, started, parts, ending));
 }
 
-/// The way of several ranges, of one in the crowd, and of what the list hears.
-#[inline(never)]
 fn end_each(
     space: &Space,
     subscriptions: &Subscriptions,
@@ -397,8 +448,9 @@ fn end_each(
     let mut late = None;
     for part in &mut *parts {
         let Some(claim) = part.claim(subscriptions) else { continue };
-        if claim.is_active(part.identity) && !is_of_a_parent(started, claim) {
-            keep_first(&mut late, subscriptions.ring(claim.retire(part.identity)));
+        if claim.is_active(part.identity()) && !is_of_a_parent(started, claim) {
+            claim.keep();
+            keep_first(&mut late, subscriptions.ring(claim.retire(part.identity())));
         } else {
             keep_first(&mut late, platform::catch(|| part.has_no_start(started)).err());
         }

@@ -27,6 +27,9 @@ mod told {
     use crate::start::Part;
     use crate::subscriptions::Subscriptions;
 
+    /// Whether anything is told.
+    pub(crate) const ENABLED: bool = true;
+
     /// What a call is told within; it ends when this is dropped.
     pub(crate) struct Span(Option<EnteredSpan>);
 
@@ -135,6 +138,8 @@ mod untold {
     use crate::list;
     use crate::start::Part;
     use crate::subscriptions::Subscriptions;
+
+    pub(crate) const ENABLED: bool = false;
 
     /// Stands for a span.
     pub(crate) struct Span;

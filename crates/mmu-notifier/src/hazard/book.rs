@@ -6,7 +6,7 @@ use alloc::alloc::{alloc, dealloc};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
-use super::{Claim, Crowd, FIRST_ID, Hazard, ID_SHIFT, IDS, PHASE, RESERVE};
+use super::{CALLING, Claim, Crowd, FIRST_ID, Hazard, ID_SHIFT, IDS, PHASE, RESERVE};
 use crate::hung::Post;
 use crate::platform::Context;
 use crate::space::Stats;
@@ -98,17 +98,21 @@ impl Book {
     /// Claims a record for one call of this thread. It never fails and allocates nothing.
     #[inline]
     pub(crate) fn claim(&self, context: Option<&Context>) -> Claim<'_> {
-        self.claim_remembered(context).map_or_else(|| self.claim_slowly(context), Claim::One)
+        match self.remembered(context) {
+            Some(own) => {
+                own.taken.store(1, Ordering::Relaxed);
+                Claim::One(own)
+            }
+            None => self.claim_slowly(context),
+        }
     }
 
-    /// Claims the record that this thread used last, if it is free.
+    /// The record that this thread used last, if it is free: what is published there claims it.
     #[inline]
-    pub(crate) fn claim_remembered(&self, context: Option<&Context>) -> Option<&Hazard> {
+    pub(crate) fn remembered(&self, context: Option<&Context>) -> Option<&Hazard> {
         // SAFETY: a record remembered for the id of this book is one of its hazards.
         let own = unsafe { context?.remembered(self.id).as_ref() }?;
-        let free = own.taken.load(Ordering::Acquire) == 0 && !own.is_used_up();
-        free.then(|| own.taken.store(1, Ordering::Relaxed))?;
-        Some(own)
+        (own.is_free() && !own.is_used_up()).then_some(own)
     }
 
     #[cold]
@@ -134,7 +138,7 @@ impl Book {
     fn claim_in_ring<'b>(&'b self, entry: &'b Hazard) -> Option<&'b Hazard> {
         let mut at = entry;
         loop {
-            if at.taken.load(Ordering::Acquire) == 0 && self.renew(at) {
+            if at.is_free() && self.renew(at) {
                 at.taken.store(1, Ordering::Relaxed);
                 return Some(at);
             }
@@ -187,6 +191,7 @@ impl Book {
             return true;
         }
         let Some(id) = self.fresh_id() else { return false };
+        hazard.starts.store(hazard.starts(), Ordering::Relaxed);
         // ORDERING: release, as the end whose word it overwrites.
         hazard.word.store(id << ID_SHIFT, Ordering::Release);
         true
@@ -219,7 +224,9 @@ impl Book {
         if self.crowd.calling() != 0 {
             return 0;
         }
-        self.iter().map(Hazard::pin).filter(|pin| *pin != 0).min().unwrap_or(u64::MAX)
+        // A search that has found nobody leaves its pin, and phase calling with it.
+        let calling = self.iter().filter(|hazard| hazard.word() & PHASE == CALLING);
+        calling.map(Hazard::pin).filter(|pin| *pin != 0).min().unwrap_or(u64::MAX)
     }
 
     /// Sums up what was counted here: starts, hits, refusals, and invalidations that are active now.
@@ -230,7 +237,7 @@ impl Book {
             ..Stats::default()
         };
         for hazard in self.iter() {
-            stats.starts += hazard.starts.load(Ordering::Relaxed);
+            stats.starts += hazard.starts();
             stats.hits += hazard.hits.load(Ordering::Relaxed);
             stats.refusals += hazard.refusals.load(Ordering::Relaxed);
             stats.active += u64::from(hazard.word() & PHASE != 0);

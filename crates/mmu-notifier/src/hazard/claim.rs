@@ -46,6 +46,8 @@ impl<'b> Claim<'b> {
     pub(crate) fn announce(self, bounds: (u64, u64), owner: u64) -> u64 {
         match self {
             Claim::One(hazard) => {
+                // What an earlier search left.
+                hazard.pin.store(0, Ordering::Release);
                 hazard.describe(bounds, owner);
                 let identity = hazard.next_identity();
                 hazard.word.store(identity, Ordering::Release);
@@ -145,12 +147,24 @@ impl<'b> Claim<'b> {
         self.heard()
     }
 
+    /// Keeps the claim also behind the end of what is published there, until it is given back.
+    #[inline]
+    pub(crate) fn keep(self) {
+        if let Claim::One(hazard) = self {
+            // ORDERING: before the idle word (release) of the end; see `Hazard::is_free`.
+            hazard.taken.store(1, Ordering::Relaxed);
+        }
+    }
+
     /// Gives the claim back; nothing of it may be used afterwards.
     #[inline]
     pub(crate) fn give_back(self) {
-        if let Claim::One(hazard) = self {
+        match self {
             // ORDERING: release; the next claim of it (acquire) comes after all that was stored under this one.
-            hazard.taken.store(0, Ordering::Release);
+            Claim::One(hazard) if hazard.taken.load(Ordering::Relaxed) != 0 => {
+                hazard.taken.store(0, Ordering::Release);
+            }
+            _ => {}
         }
     }
 

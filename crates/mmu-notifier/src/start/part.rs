@@ -7,35 +7,99 @@ use core::ptr;
 
 use crate::diagnostics::{self, Rule};
 use crate::hazard::{Claim, Hazard};
+use crate::hung::Post;
 use crate::invalidation::{Invalidation, Owner};
 use crate::platform::{self, Context};
 use crate::space::Space;
 use crate::subscriptions::Subscriptions;
 
-/// One range of a start, and its place among the hazards.
+/// One range of a start, and what the start left for its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Part {
     pub(crate) invalidation: Invalidation,
-    /// Where it stands: null if the interval side left no trace, or [`CROWD`].
-    hazard: *const Hazard,
-    pub(super) identity: u64,
+    pub(crate) held: Held,
 }
 
-/// What a start left for its end, beside its parts.
+/// The place of an invalidation among the hazards, and its identity there: two words, for registers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    hazard: *const Hazard,
+    identity: u64,
+}
+
+/// What a start left for its end, beside its parts, where it was more than publish and search.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Started {
     pub(super) list_limit: u64,
-    /// The number of forks before the start: in the child of a later one it may be over.
+    /// The number of forks by the end of the start: in the child of a later one it may be over.
     pub(super) forks: u32,
 }
 
 /// Stands in the place of a hazard for one of the crowd.
 const CROWD: *const Hazard = ptr::without_provenance(1);
+/// Stands in the place of a hazard for a start that failed.
+const REFUSED: *const Hazard = ptr::without_provenance(2);
+
+impl Held {
+    /// The interval side left no trace.
+    pub(crate) const NOTHING: Held = Held { hazard: ptr::null(), identity: 0 };
+    /// The start failed; there is nothing to end.
+    pub(super) const REFUSED: Held = Held { hazard: REFUSED, identity: 0 };
+
+    #[inline]
+    pub(super) fn new(claim: Claim<'_>, identity: u64) -> Self {
+        let hazard = match claim {
+            Claim::One(hazard) => hazard,
+            Claim::Crowd(_) => CROWD,
+        };
+        Held { hazard, identity }
+    }
+
+    #[inline]
+    pub(super) fn is_refused(self) -> bool {
+        ptr::eq(self.hazard, REFUSED)
+    }
+
+    #[inline]
+    fn claim(self, subscriptions: &Subscriptions) -> Option<Claim<'_>> {
+        if ptr::eq(self.hazard, CROWD) {
+            return Some(Claim::Crowd(&subscriptions.book.crowd));
+        }
+        debug_assert!(!self.is_refused());
+        // SAFETY: null, or a hazard of the book of these subscriptions, which lives as long as it.
+        unsafe { self.hazard.as_ref() }.map(Claim::One)
+    }
+
+    /// Ends what is active at a hazard of its own, in a space without a list: the short way. False if there is
+    /// more to it; then nothing was done.
+    #[inline]
+    pub(super) fn end_alone(self, subscriptions: &Subscriptions) -> bool {
+        let Some(claim @ Claim::One(_)) = self.claim(subscriptions) else { return false };
+        if subscriptions.list.count() != 0 || !claim.is_active(self.identity) {
+            return false;
+        }
+        match claim.retire(self.identity) {
+            None => claim.give_back(),
+            Some(post) => ring_at_end(subscriptions, claim, post),
+        }
+        true
+    }
+}
+
+/// Tells those who wait for an end.
+#[cold]
+fn ring_at_end(subscriptions: &Subscriptions, claim: Claim<'_>, post: &Post) {
+    let late = subscriptions.ring(Some(post));
+    claim.give_back();
+    if let Some(payload) = late {
+        platform::in_drop(|| platform::resume(payload));
+    }
+}
 
 impl Part {
     #[inline]
     pub(crate) fn new(invalidation: Invalidation) -> Self {
-        Part { invalidation, hazard: ptr::null(), identity: 0 }
+        Part { invalidation, held: Held::NOTHING }
     }
 
     /// Claims a hazard and stores the range there; behind it the caller passes a full fence.
@@ -45,18 +109,9 @@ impl Part {
         context: Option<&Context>,
     ) -> Claim<'s> {
         let claim = subscriptions.book.claim(context);
-        self.hold(claim);
-        self.identity = claim.announce(self.invalidation.range().bounds(), self.owner());
+        let identity = claim.announce(self.invalidation.range().bounds(), self.owner());
+        self.held = Held::new(claim, identity);
         claim
-    }
-
-    /// Notes where it stands.
-    #[inline]
-    pub(super) fn hold(&mut self, claim: Claim<'_>) {
-        self.hazard = match claim {
-            Claim::One(hazard) => hazard,
-            Claim::Crowd(_) => CROWD,
-        };
     }
 
     /// The word of the invalidation's owner; 0 for none.
@@ -66,18 +121,19 @@ impl Part {
     }
 
     #[inline]
+    pub(super) fn identity(&self) -> u64 {
+        self.held.identity
+    }
+
+    #[inline]
     pub(super) fn claim<'s>(&self, subscriptions: &'s Subscriptions) -> Option<Claim<'s>> {
-        if ptr::eq(self.hazard, CROWD) {
-            return Some(Claim::Crowd(&subscriptions.book.crowd));
-        }
-        // SAFETY: null, or a hazard of the book of these subscriptions, which lives as long as it.
-        unsafe { self.hazard.as_ref() }.map(Claim::One)
+        self.held.claim(subscriptions)
     }
 
     /// Forgets a claim that is not this part's any more.
     #[cold]
     pub(super) fn has_no_start(&mut self, started: &Started) {
-        self.hazard = ptr::null();
+        self.held = Held::NOTHING;
         // CONTRACT C7.3: what was begun before a fork, by another thread, is over without a word.
         if started.forks == crate::fork::count() {
             diagnostics::report(Rule::EndWithoutStart, "invalidate_end", None);
@@ -93,28 +149,11 @@ impl Part {
 
     /// Says whether it stands at this hazard.
     pub(crate) fn is_at(&self, hazard: &Hazard) -> bool {
-        ptr::eq(self.hazard, hazard)
+        ptr::eq(self.held.hazard, hazard)
     }
 
     pub(crate) fn is_in_crowd(&self) -> bool {
-        ptr::eq(self.hazard, CROWD)
-    }
-
-    /// Ends what is active at a hazard of its own, where there is no list: the short way. False if there is
-    /// more to it; then nothing was done.
-    #[inline]
-    pub(super) fn end_alone(&self, subscriptions: &Subscriptions) -> bool {
-        let Some(Claim::One(hazard)) = self.claim(subscriptions) else { return false };
-        let claim = Claim::One(hazard);
-        if !claim.is_active(self.identity) {
-            return false;
-        }
-        let late = subscriptions.ring(claim.retire(self.identity));
-        claim.give_back();
-        if let Some(payload) = late {
-            platform::in_drop(|| platform::resume(payload));
-        }
-        true
+        ptr::eq(self.held.hazard, CROWD)
     }
 
     /// Gives the claim back, if there is one.

@@ -15,19 +15,18 @@ use crate::platform;
 use crate::subscriptions::Subscriptions;
 
 /// What a start has found so far of one range.
-pub(super) struct Hits {
+pub(super) struct Hits<'b> {
     pub(super) limit: u64,
-    pub(super) batch: Batch,
+    pub(super) batch: &'b mut Batch,
     pub(super) complete: bool,
     /// How many callbacks were called, over all ranges.
     pub(super) called: u64,
 }
 
-impl Hits {
+impl<'b> Hits<'b> {
     /// Nothing is found yet.
-    #[inline]
-    pub(super) fn new(limit: u64) -> Self {
-        Hits { limit, batch: Batch::new(), complete: false, called: 0 }
+    pub(super) fn new(limit: u64, batch: &'b mut Batch) -> Self {
+        Hits { limit, batch, complete: false, called: 0 }
     }
 }
 
@@ -36,7 +35,7 @@ impl Hits {
 pub(super) fn call_intervals(
     subscriptions: &Subscriptions,
     parts: &[Part],
-    hits: &mut Hits,
+    hits: &mut Hits<'_>,
     outcome: &mut Outcome,
 ) {
     let mut pass = Pass { subscriptions, hits, begun: Begun::new(), failure: &mut outcome.failure };
@@ -44,21 +43,23 @@ pub(super) fn call_intervals(
     if let Err(payload) = first {
         *pass.failure = Some(Failure::Panicked(payload));
     }
-    pass.finish();
+    if pass.begun.is_due() {
+        pass.finish();
+    }
     if let Some(claim) = parts.first().and_then(|part| part.claim(subscriptions)) {
         claim.count(hits.called, u64::from(outcome.failure.is_some()));
     }
 }
 
 /// The first and second passes of one start over the intervals that it hits.
-struct Pass<'p> {
+struct Pass<'p, 'b> {
     subscriptions: &'p Subscriptions,
-    hits: &'p mut Hits,
+    hits: &'p mut Hits<'b>,
     begun: Begun,
     failure: &'p mut Option<Failure>,
 }
 
-impl Pass<'_> {
+impl Pass<'_, '_> {
     /// Makes the first passes. What `hits` holds was found already, of the first range.
     #[inline]
     fn call_all(&mut self, parts: &[Part]) {
@@ -75,9 +76,11 @@ impl Pass<'_> {
     /// Calls everybody in one range; false if somebody refused.
     #[inline]
     fn call(&mut self, claim: Claim<'_>, part: &Part) -> bool {
-        while !self.hits.complete {
+        loop {
+            let complete = self.hits.complete;
             // Before the callbacks run, which may free what they remove.
-            let after = self.hits.batch.as_slice().last().map(|&last| {
+            let last = self.hits.batch.as_slice().last().filter(|_| !complete);
+            let after = last.map(|&last| {
                 // SAFETY: found by this start, which is in phase calling (I6).
                 let last = unsafe { &*last };
                 (last.bounds().0, last.order())
@@ -85,9 +88,11 @@ impl Pass<'_> {
             if !self.call_batch(part) {
                 return false;
             }
+            if complete {
+                return true;
+            }
             self.search_on(claim, part, after);
         }
-        self.call_batch(part)
     }
 
     /// Looks for the next hits, behind those that were called.
@@ -96,7 +101,7 @@ impl Pass<'_> {
         claim.pin(self.subscriptions.index.epoch());
         self.hits.batch.clear();
         let bounds = part.invalidation.range().bounds();
-        self.hits.complete = self.subscriptions.index.search(bounds, after, &mut self.hits.batch);
+        self.hits.complete = self.subscriptions.index.search(bounds, after, self.hits.batch);
         claim.unpin();
     }
 
@@ -114,10 +119,10 @@ impl Pass<'_> {
             if owner != 0 && owner == hit.owner() {
                 continue;
             }
-            hit.hit(part.identity);
+            hit.hit(part.identity());
             *called += 1;
             // SAFETY: the table is that of the node, which this start found.
-            match unsafe { (callbacks.invalidate)(node, invalidation, Sequence(part.identity)) } {
+            match unsafe { (callbacks.invalidate)(node, invalidation, Sequence(part.identity())) } {
                 Answer::Done => {}
                 Answer::Begun => begin(&mut self.begun, node, invalidation),
                 Answer::Refused if !invalidation.is_blockable() => {
@@ -134,7 +139,7 @@ impl Pass<'_> {
     }
 
     /// Makes the second passes, in the order of the first ones (clause C3.8).
-    #[inline]
+    #[inline(never)]
     fn finish(&mut self) {
         while self.begun.is_due() {
             let second = platform::catch(|| {
