@@ -22,7 +22,7 @@ use pass::Hits;
 use crate::address::Range;
 use crate::diagnostics;
 use crate::frame::{self, Frame, Kind};
-use crate::hazard::Claim;
+use crate::hazard::{Claim, Hazard};
 use crate::hung::Post;
 use crate::index::Batch;
 use crate::invalidation::{Details, Invalidation, Owner};
@@ -118,8 +118,16 @@ fn start_watched(
         diagnostics::start(subscriptions, range);
         let calls = Calls { space, subscriptions, context };
         let index = &subscriptions.index;
-        let quick = index.is_open().then(|| subscriptions.book.remembered(context)).flatten();
-        let Some(hazard) = quick else { return calls.run_slowly(part(Held::NOTHING), started) };
+        if !index.is_open() && subscriptions.list.count() == 0 {
+            trace::started(subscriptions, slice::from_ref(&part(Held::NOTHING)), 0);
+            return Held::NOTHING;
+        }
+        let Some(hazard) = subscriptions.book.remembered(context) else {
+            return calls.run_slowly(part(Held::NOTHING), started);
+        };
+        if !index.is_open() {
+            return calls.run_listed(part(Held::NOTHING), hazard, started);
+        }
         let claim = Claim::One(hazard);
         let identity = claim.publish(range.bounds(), owner.map_or(0, Owner::get), index.epoch());
         // CONTRACT C3.3: who is inserted from here on is busy for this invalidation, and not called.
@@ -162,8 +170,12 @@ impl<'c> Calls<'c> {
     /// Any number of ranges: all are published before the one fence, and leave phase calling together.
     #[inline(never)]
     fn start_several(&self, parts: &mut [Part], started: &mut Started) -> Result<(), StartError> {
-        if parts.is_empty() || !self.subscriptions.index.is_open() {
-            return self.run(parts, None, None, started);
+        if parts.is_empty() {
+            return Ok(());
+        }
+        if !self.subscriptions.index.is_open() {
+            let section = self.subscriptions.book.claim(self.context);
+            return self.run(parts, section, None, started);
         }
         for part in &mut *parts {
             part.announce(self.subscriptions, self.context);
@@ -173,10 +185,22 @@ impl<'c> Calls<'c> {
         let mut batch = Batch::new();
         let mut hits = Hits::new(self.subscriptions.index.limit(), &mut batch);
         let claim = parts.first().and_then(|part| part.claim(self.subscriptions));
-        self.run(parts, claim, Some(&mut hits), started)
+        let section = claim.expect("a range that is announced has a claim");
+        self.run(parts, section, Some(&mut hits), started)
     }
 
-    /// The way of one range that has no hazard at hand, or needs none.
+    /// The way of one range that only the list hears.
+    #[inline(never)]
+    fn run_listed(&self, mut part: Part, hazard: &Hazard, started: &mut Started) -> Held {
+        let section = Claim::One(hazard);
+        section.keep();
+        match self.run(slice::from_mut(&mut part), section, None, started) {
+            Ok(()) => part.held,
+            Err(StartError::WouldBlock) => Held::REFUSED,
+        }
+    }
+
+    /// The way of one range that has no hazard at hand.
     #[inline(never)]
     fn run_slowly(&self, mut part: Part, started: &mut Started) -> Held {
         match self.start_several(slice::from_mut(&mut part), started) {
@@ -189,7 +213,7 @@ impl<'c> Calls<'c> {
     #[inline(never)]
     fn run_found(&self, mut part: Part, claim: Claim<'_>, mut hits: Hits<'_>, started: &mut Started) -> Held {
         claim.unpin();
-        match self.run(slice::from_mut(&mut part), Some(claim), Some(&mut hits), started) {
+        match self.run(slice::from_mut(&mut part), claim, Some(&mut hits), started) {
             Ok(()) => part.held,
             Err(StartError::WouldBlock) => Held::REFUSED,
         }
@@ -203,30 +227,25 @@ impl<'c> Calls<'c> {
         debug_assert!(result.is_ok(), "nobody was called, so nobody refused");
     }
 
-    /// Calls the intervals that are hit, if that side has begun, and the list. `claim` is that of the first range.
+    /// Calls the intervals that are hit, if that side has begun, and the list. The walk of the list is a section of
+    /// the first range's hazard; without an interval side, of one that was claimed for it and is given back here.
     #[inline(always)]
     fn run(
         &self,
         parts: &mut [Part],
-        claim: Option<Claim<'_>>,
+        section: Claim<'_>,
         mut hits: Option<&mut Hits<'_>>,
         started: &mut Started,
     ) -> Result<(), StartError> {
         let mut outcome = Outcome::default();
-        let nobody = hits.is_none() && self.subscriptions.list.count() == 0;
-        let Some(first) = parts.first().filter(|_| !nobody) else {
-            return self.conclude(parts, started, 0, &mut outcome, false);
-        };
         let _span = trace::calling(self.subscriptions, parts);
-        let kind = kind_of(&first.invalidation, Kind::Intervals, Kind::IntervalsNonblock);
-        // The walk of the list is a section of the first range's hazard, or of one that is claimed for it.
-        let section = claim.unwrap_or_else(|| self.subscriptions.book.claim(self.context));
+        let kind = kind_of(parts, Kind::Intervals, Kind::IntervalsNonblock);
         let frame = Frame::new(&frame::Place { space: self.subscriptions.id, section, parts }, kind);
         let link = frame.link(self.context);
         self.call(&frame, section, parts, hits.as_deref_mut(), started, &mut outcome);
         drop(link);
         started.forks = crate::fork::count();
-        if claim.is_none() {
+        if hits.is_none() {
             section.give_back();
         }
         let called = hits.map_or(0, |hits| hits.called);
@@ -259,9 +278,7 @@ impl<'c> Calls<'c> {
         if self.subscriptions.list.count() == 0 {
             return;
         }
-        if let Some(part) = parts.first() {
-            frame.set_kind(kind_of(&part.invalidation, Kind::Walk, Kind::WalkNonblock));
-        }
+        frame.set_kind(kind_of(parts, Kind::Walk, Kind::WalkNonblock));
         // What is published may be over before the walk is.
         section.keep();
         let Outcome { failure, late } = outcome;
@@ -378,9 +395,9 @@ pub(crate) fn release(space: &Space, subscriptions: &Subscriptions, invalidation
     });
 }
 
-/// The kind of a frame, by whether the invalidation may block.
-pub(crate) fn kind_of(invalidation: &Invalidation, blockable: Kind, not: Kind) -> Kind {
-    if invalidation.is_blockable() { blockable } else { not }
+/// The kind of a frame, by whether the invalidation may block: all of its ranges, or none.
+fn kind_of(parts: &[Part], blockable: Kind, not: Kind) -> Kind {
+    if parts.iter().all(|part| part.invalidation.is_blockable()) { blockable } else { not }
 }
 
 /// Ends a start of one range that succeeded.
@@ -410,7 +427,38 @@ fn end_rest(
     ending: Ending,
 ) {
     let mut part = Part { invalidation: Invalidation::join(range, owner, details), held };
-    end(space, started, slice::from_mut(&mut part), ending);
+    platform::in_drop(|| end_single(space, started, &mut part, ending));
+}
+
+#[inline(never)]
+fn end_single(space: &Space, started: &Started, part: &mut Part, ending: Ending) {
+    let Some(subscriptions) = space.subscriptions() else { return };
+    trace::ending(subscriptions, slice::from_ref(part));
+    if subscriptions.index.is_open() || !end_listed(space, subscriptions, started, part, ending) {
+        end_each(space, subscriptions, started, slice::from_mut(part), ending);
+    }
+}
+
+/// The way of an end that only the list hears; false if no hazard is at hand for its section.
+#[inline(always)]
+fn end_listed(
+    space: &Space,
+    subscriptions: &Subscriptions,
+    started: &Started,
+    part: &Part,
+    ending: Ending,
+) -> bool {
+    platform::with_context(|context| {
+        let Some(hazard) = subscriptions.book.remembered(context) else { return false };
+        let section = Claim::One(hazard);
+        section.keep();
+        let call = walk::Call { space, subscriptions, context, section };
+        let parts = slice::from_ref(part);
+        if let Some(payload) = call.end(parts, started.list_limit, ending, || section.give_back()) {
+            platform::resume(payload);
+        }
+        true
+    })
 }
 
 fn end_alone(subscriptions: &Subscriptions, held: Held) -> bool {
@@ -424,20 +472,11 @@ fn end_alone(subscriptions: &Subscriptions, held: Held) -> bool {
 pub(crate) fn end(space: &Space, started: &Started, parts: &mut [Part], ending: Ending) {
     if let Some(subscriptions) = space.subscriptions() {
         trace::ending(subscriptions, parts);
-        end_watched(space, subscriptions, started, parts, ending);
+        platform::in_drop(|| end_each(space, subscriptions, started, parts, ending));
     }
 }
 
-fn end_watched(
-    space: &Space,
-    subscriptions: &Subscriptions,
-    started: &Started,
-    parts: &mut [Part],
-    ending: Ending,
-) {
-    platform::in_drop(|| end_each(space, subscriptions, started, parts, ending));
-}
-
+#[inline(never)]
 fn end_each(
     space: &Space,
     subscriptions: &Subscriptions,
@@ -455,32 +494,26 @@ fn end_each(
             keep_first(&mut late, platform::catch(|| part.has_no_start(started)).err());
         }
     }
-    match late {
-        None => end_list(space, subscriptions, started, parts, ending),
-        Some(payload) => {
-            let _ = platform::catch(|| end_list(space, subscriptions, started, parts, ending));
-            platform::resume(payload);
-        }
-    }
-}
-
-/// The list's part of an end, which then gives the claims back.
-fn end_list(space: &Space, subscriptions: &Subscriptions, started: &Started, parts: &[Part], ending: Ending) {
     let give_back = || parts.iter().for_each(|part| part.give_back(subscriptions));
     if subscriptions.list.count() == 0 {
-        return give_back();
-    }
-    platform::with_context(|context| {
-        let claim = parts.first().and_then(|part| part.claim(subscriptions));
-        let section = claim.unwrap_or_else(|| subscriptions.book.claim(context));
-        let call = walk::Call { space, subscriptions, context, section };
-        call.end(parts, started.list_limit, ending, || {
-            if claim.is_none() {
-                section.give_back();
-            }
-            give_back();
+        give_back();
+    } else {
+        let panic = platform::with_context(|context| {
+            let claim = parts.first().and_then(|part| part.claim(subscriptions));
+            let section = claim.unwrap_or_else(|| subscriptions.book.claim(context));
+            let call = walk::Call { space, subscriptions, context, section };
+            call.end(parts, started.list_limit, ending, || {
+                if claim.is_none() {
+                    section.give_back();
+                }
+                give_back();
+            })
         });
-    });
+        keep_first(&mut late, panic);
+    }
+    if let Some(payload) = late {
+        platform::resume(payload);
+    }
 }
 
 /// Says whether the start was made before a fork and counted among a crowd that was left there: a hazard

@@ -94,6 +94,7 @@ impl Subscriptions {
 
     /// Leaves the section of `claim`; a panic as in [`ring`](Self::ring).
     #[must_use]
+    #[inline]
     pub(crate) fn leave_section(&self, claim: Claim<'_>) -> Option<Payload> {
         self.ring(claim.leave_section())
     }

@@ -89,12 +89,14 @@ impl List {
     }
 
     /// The stamp to enter a section with.
+    #[inline]
     pub(crate) fn stamp(&self) -> u64 {
         // ORDERING: acquire pairs with `new_grace`: who carries the new stamp sees what was taken off.
         self.grace.load(Ordering::Acquire)
     }
 
     /// The number of the newest registration; whoever has it or a smaller one is found by a walk.
+    #[inline]
     pub(crate) fn limit(&self) -> u64 {
         // ORDERING: acquire pairs with the release in `append`.
         self.number.load(Ordering::Acquire)
@@ -113,6 +115,7 @@ impl List {
     ///
     /// # Context
     /// Within a section, behind its fence; to be used up before the section is left.
+    #[inline]
     pub(crate) fn entries(&self) -> Entries<'_> {
         // ORDERING: acquire pairs with the release in `replace`.
         // SAFETY: arrays that a section may have loaded are freed after it only.

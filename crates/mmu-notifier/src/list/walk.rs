@@ -31,13 +31,13 @@ pub(crate) struct Call<'c> {
 }
 
 impl Call<'_> {
-    /// Walks in the section, gives its claim back with `give_back`, and lets a panic go on behind all that.
-    #[inline]
+    /// Walks in the section, and gives its claim back with `give_back`. The first panic is kept for the caller.
+    #[inline(always)]
     fn walk<R>(
         &self,
         visit: impl FnOnce(Entries<'_>, &mut Option<Payload>) -> R,
         give_back: impl FnOnce(),
-    ) -> R {
+    ) -> (R, Option<Payload>) {
         let mut panic = None;
         let place = frame::Place { space: self.subscriptions.id, section: self.section, parts: &[] };
         let frame = Frame::new(&place, Kind::Walk);
@@ -53,18 +53,30 @@ impl Call<'_> {
             let exit = platform::catch(|| unsafe { Space::exit_and_let_go(NonNull::from(self.space)) });
             keep_first(&mut panic, exit.err());
         }
-        if let Some(payload) = panic {
-            platform::resume(payload);
-        }
-        result
+        (result, panic)
     }
 
-    /// The list's part of an end.
-    pub(crate) fn end(&self, parts: &[Part], limit: u64, ending: Ending, give_back: impl FnOnce()) {
+    /// Walks, gives the claim back, and lets a panic go on behind that.
+    fn ask<R>(&self, visit: impl FnOnce(Entries<'_>, &mut Option<Payload>) -> R) -> R {
+        match self.walk(visit, || self.section.give_back()) {
+            (_, Some(payload)) => platform::resume(payload),
+            (answer, None) => answer,
+        }
+    }
+
+    /// The list's part of an end; a panic is kept for the caller.
+    #[inline(always)]
+    pub(crate) fn end(
+        &self,
+        parts: &[Part],
+        limit: u64,
+        ending: Ending,
+        give_back: impl FnOnce(),
+    ) -> Option<Payload> {
         let visit = |entries: Entries<'_>, panic: &mut Option<Payload>| {
             parts.iter().for_each(|part| end_all(entries, &part.invalidation, limit, ending, panic));
         };
-        self.walk(visit, give_back);
+        self.walk(visit, give_back).1
     }
 
     pub(crate) fn invalidate_range(&self, range: Range) {
@@ -75,7 +87,7 @@ impl Call<'_> {
                 keep(panic, || unsafe { callback(node, range) });
             }
         };
-        self.walk(visit, || self.section.give_back());
+        self.ask(visit);
     }
 
     pub(crate) fn change_pte(&self, address: Address, pte: Pte) {
@@ -86,7 +98,7 @@ impl Call<'_> {
                 keep(panic, || unsafe { callback(node, address, pte) });
             }
         };
-        self.walk(visit, || self.section.give_back());
+        self.ask(visit);
     }
 
     /// Asks everybody, or until the first yes (clause C5.6).
@@ -104,7 +116,7 @@ impl Call<'_> {
             }
             young
         };
-        self.walk(visit, || self.section.give_back())
+        self.ask(visit)
     }
 
     /// Releases everybody who was not released yet, newest first; a panic is kept for the caller.
@@ -112,13 +124,13 @@ impl Call<'_> {
         let visit = |entries: Entries<'_>, panic: &mut Option<Payload>| {
             newest_first(entries).for_each(|node| release(node, panic));
         };
-        platform::catch(|| self.walk(visit, || self.section.give_back())).err()
+        self.walk(visit, || self.section.give_back()).1
     }
 
     /// Releases one node, unless somebody else does or did.
     pub(crate) fn release_one(&self, node: NonNull<Node>) -> Option<Payload> {
         let visit = |_: Entries<'_>, panic: &mut Option<Payload>| release(node, panic);
-        platform::catch(|| self.walk(visit, || self.section.give_back())).err()
+        self.walk(visit, || self.section.give_back()).1
     }
 }
 
@@ -146,7 +158,7 @@ fn release(node: NonNull<Node>, panic: &mut Option<Payload>) {
 }
 
 /// Calls what an end owes each node, newest first; the first panic is kept, and the rest goes on.
-#[inline]
+#[inline(always)]
 fn end_all(
     entries: Entries<'_>,
     invalidation: &Invalidation,
@@ -213,6 +225,7 @@ fn newest_first(entries: Entries<'_>) -> impl Iterator<Item = NonNull<Node>> {
 }
 
 /// Calls back; keeps the first panic of a walk (clause C7.2).
+#[inline(always)]
 fn keep<R>(panic: &mut Option<Payload>, callback: impl FnOnce() -> R) -> Option<R> {
     match platform::catch(callback) {
         Ok(result) => Some(result),
@@ -226,6 +239,7 @@ fn keep<R>(panic: &mut Option<Payload>, callback: impl FnOnce() -> R) -> Option<
 /// The list's part of a start, in a section that the caller leaves: returns the number up to which it was heard.
 ///
 /// On a refusal or a panic `over` is called, then those who accepted get their end, in the same section.
+#[inline(always)]
 pub(crate) fn start(
     subscriptions: &Subscriptions,
     section: Claim<'_>,
@@ -241,7 +255,7 @@ pub(crate) fn start(
 }
 
 /// Calls the starts of one range after the other; a failure undoes all that were heard.
-#[inline]
+#[inline(always)]
 fn start_parts(
     entries: Entries<'_>,
     limit: u64,
