@@ -9,13 +9,17 @@
 
 #![expect(unsafe_code, reason = "nodes are called through raw pointers")]
 
+mod end;
+mod outcome;
 mod part;
 mod pass;
 
-use core::fmt;
 use core::ptr::NonNull;
 use core::slice;
 
+pub(crate) use end::{Ending, end, end_one};
+pub use outcome::StartError;
+pub(crate) use outcome::{Failure, Outcome, keep_first};
 pub(crate) use part::{Held, Part, Started};
 use pass::Hits;
 
@@ -32,57 +36,6 @@ use crate::space::Space;
 use crate::subscriptions::Subscriptions;
 use crate::sync::full_fence;
 use crate::trace;
-
-/// Why a non-blockable start failed. There is no end to call, and but for the tokens of those that were
-/// called it is as if the start had never been.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StartError {
-    /// A subscriber would have had to sleep.
-    WouldBlock,
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a subscriber would have to sleep: try again where the invalidation may block")
-    }
-}
-
-impl core::error::Error for StartError {}
-
-/// Why a start ends what it began.
-pub(crate) enum Failure {
-    Refused,
-    Panicked(Payload),
-}
-
-/// Whether an end calls `invalidate_range` (clause C5.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// There is nothing to end.
-    Nothing,
-    /// It does.
-    Whole,
-    /// The caller already did.
-    OnlyEnd,
-}
-
-/// How a start goes that calls back.
-#[derive(Default)]
-pub(crate) struct Outcome {
-    /// Why it ends what it began.
-    pub(crate) failure: Option<Failure>,
-    /// The first panic of what is freed or woken when a call changes its phase: it goes on behind the call, whose
-    /// books are in order then (clause C7.2).
-    pub(crate) late: Option<Payload>,
-}
-
-/// Keeps the first panic of several.
-pub(crate) fn keep_first(late: &mut Option<Payload>, panic: Option<Payload>) {
-    if panic.is_some() {
-        *late = late.take().or(panic);
-    }
-}
 
 /// Starts an invalidation of one range; the caller ends it with [`end_one`] unless it failed.
 ///
@@ -398,126 +351,4 @@ pub(crate) fn release(space: &Space, subscriptions: &Subscriptions, invalidation
 /// The kind of a frame, by whether the invalidation may block: all of its ranges, or none.
 fn kind_of(parts: &[Part], blockable: Kind, not: Kind) -> Kind {
     if parts.iter().all(|part| part.invalidation.is_blockable()) { blockable } else { not }
-}
-
-/// Ends a start of one range that succeeded.
-///
-/// # Context
-/// Does not sleep by itself and allocates nothing. A callback's panic goes on behind it, unless it ends while one
-/// passes: it is called by drops.
-#[inline(always)]
-pub(crate) fn end_one(space: &Space, started: &Started, part: Part, ending: Ending) {
-    if let (Some(subscriptions), true) = (space.subscriptions(), ending != Ending::Nothing) {
-        if trace::ENABLED || !end_alone(subscriptions, part.held) {
-            let (range, owner, details) = part.invalidation.split();
-            end_rest(space, started, part.held, range, owner, details, ending);
-        }
-    }
-}
-
-/// The way of an end that is more than one store. Its parameters keep the part out of memory where it is not needed.
-#[inline(never)]
-fn end_rest(
-    space: &Space,
-    started: &Started,
-    held: Held,
-    range: Range,
-    owner: Option<Owner>,
-    details: Details,
-    ending: Ending,
-) {
-    let mut part = Part { invalidation: Invalidation::join(range, owner, details), held };
-    platform::in_drop(|| end_single(space, started, &mut part, ending));
-}
-
-#[inline(never)]
-fn end_single(space: &Space, started: &Started, part: &mut Part, ending: Ending) {
-    let Some(subscriptions) = space.subscriptions() else { return };
-    trace::ending(subscriptions, slice::from_ref(part));
-    if subscriptions.index.is_open() || !end_listed(space, subscriptions, started, part, ending) {
-        end_each(space, subscriptions, started, slice::from_mut(part), ending);
-    }
-}
-
-/// The way of an end that only the list hears; false if no hazard is at hand for its section.
-#[inline(always)]
-fn end_listed(
-    space: &Space,
-    subscriptions: &Subscriptions,
-    started: &Started,
-    part: &Part,
-    ending: Ending,
-) -> bool {
-    platform::with_context(|context| {
-        let Some(hazard) = subscriptions.book.remembered(context) else { return false };
-        let section = Claim::One(hazard);
-        section.keep();
-        let call = walk::Call { space, subscriptions, context, section };
-        let parts = slice::from_ref(part);
-        if let Some(payload) = call.end(parts, started.list_limit, ending, || section.give_back()) {
-            platform::resume(payload);
-        }
-        true
-    })
-}
-
-fn end_alone(subscriptions: &Subscriptions, held: Held) -> bool {
-    held.end_alone(subscriptions)
-}
-
-/// Ends a start of several ranges that succeeded.
-///
-/// # Context
-/// As [`end_one`].
-pub(crate) fn end(space: &Space, started: &Started, parts: &mut [Part], ending: Ending) {
-    if let Some(subscriptions) = space.subscriptions() {
-        trace::ending(subscriptions, parts);
-        platform::in_drop(|| end_each(space, subscriptions, started, parts, ending));
-    }
-}
-
-#[inline(never)]
-fn end_each(
-    space: &Space,
-    subscriptions: &Subscriptions,
-    started: &Started,
-    parts: &mut [Part],
-    ending: Ending,
-) {
-    let mut late = None;
-    for part in &mut *parts {
-        let Some(claim) = part.claim(subscriptions) else { continue };
-        if claim.is_active(part.identity()) && !is_of_a_parent(started, claim) {
-            claim.keep();
-            keep_first(&mut late, subscriptions.ring(claim.retire(part.identity())));
-        } else {
-            keep_first(&mut late, platform::catch(|| part.has_no_start(started)).err());
-        }
-    }
-    let give_back = || parts.iter().for_each(|part| part.give_back(subscriptions));
-    if subscriptions.list.count() == 0 {
-        give_back();
-    } else {
-        let panic = platform::with_context(|context| {
-            let claim = parts.first().and_then(|part| part.claim(subscriptions));
-            let section = claim.unwrap_or_else(|| subscriptions.book.claim(context));
-            let call = walk::Call { space, subscriptions, context, section };
-            call.end(parts, started.list_limit, ending, || {
-                if claim.is_none() {
-                    section.give_back();
-                }
-                give_back();
-            })
-        });
-        keep_first(&mut late, panic);
-    }
-    if let Some(payload) = late {
-        platform::resume(payload);
-    }
-}
-
-/// Says whether the start was made before a fork and counted among a crowd that was left there: a hazard
-/// keeps its word, but in the child nobody is of the crowd.
-fn is_of_a_parent(started: &Started, claim: Claim<'_>) -> bool {
-    started.forks != crate::fork::count() && matches!(claim, Claim::Crowd(_))
 }

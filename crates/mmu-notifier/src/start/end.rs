@@ -1,0 +1,150 @@
+//! The end of a start: idle, which wakes readers; then the list; then the claims are given back.
+//!
+//! One range at a hazard of its own, in a space without a list, is the short way: a look and a store. One that only
+//! the list hears has a way of its own too; all else goes through [`end_each`].
+
+use core::slice;
+
+use super::outcome::keep_first;
+use super::part::{Held, Part, Started};
+use crate::address::Range;
+use crate::hazard::Claim;
+use crate::invalidation::{Details, Invalidation, Owner};
+use crate::list::walk;
+use crate::platform;
+use crate::space::Space;
+use crate::subscriptions::Subscriptions;
+use crate::trace;
+
+/// Whether an end calls `invalidate_range` (clause C5.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// There is nothing to end.
+    Nothing,
+    /// It does.
+    Whole,
+    /// The caller already did.
+    OnlyEnd,
+}
+
+/// Ends a start of one range that succeeded.
+///
+/// # Context
+/// Does not sleep by itself and allocates nothing. A callback's panic goes on behind it, unless it ends while one
+/// passes: it is called by drops.
+#[inline(always)]
+pub(crate) fn end_one(space: &Space, started: &Started, part: Part, ending: Ending) {
+    if let (Some(subscriptions), true) = (space.subscriptions(), ending != Ending::Nothing) {
+        if trace::ENABLED || !end_alone(subscriptions, part.held) {
+            let (range, owner, details) = part.invalidation.split();
+            end_rest(space, started, part.held, range, owner, details, ending);
+        }
+    }
+}
+
+/// The way of an end that is more than one store. Its parameters keep the part out of memory where it is not needed.
+#[inline(never)]
+fn end_rest(
+    space: &Space,
+    started: &Started,
+    held: Held,
+    range: Range,
+    owner: Option<Owner>,
+    details: Details,
+    ending: Ending,
+) {
+    let mut part = Part { invalidation: Invalidation::join(range, owner, details), held };
+    platform::in_drop(|| end_single(space, started, &mut part, ending));
+}
+
+#[inline(never)]
+fn end_single(space: &Space, started: &Started, part: &mut Part, ending: Ending) {
+    let Some(subscriptions) = space.subscriptions() else { return };
+    trace::ending(subscriptions, slice::from_ref(part));
+    if subscriptions.index.is_open() || !end_listed(space, subscriptions, started, part, ending) {
+        end_each(space, subscriptions, started, slice::from_mut(part), ending);
+    }
+}
+
+/// The way of an end that only the list hears; false if no hazard is at hand for its section.
+#[inline(always)]
+fn end_listed(
+    space: &Space,
+    subscriptions: &Subscriptions,
+    started: &Started,
+    part: &Part,
+    ending: Ending,
+) -> bool {
+    platform::with_context(|context| {
+        let Some(hazard) = subscriptions.book.remembered(context) else { return false };
+        let section = Claim::One(hazard);
+        section.keep();
+        let call = walk::Call { space, subscriptions, context, section };
+        let parts = slice::from_ref(part);
+        if let Some(payload) = call.end(parts, started.list_limit, ending, || section.give_back()) {
+            platform::resume(payload);
+        }
+        true
+    })
+}
+
+fn end_alone(subscriptions: &Subscriptions, held: Held) -> bool {
+    held.end_alone(subscriptions)
+}
+
+/// Ends a start of several ranges that succeeded.
+///
+/// # Context
+/// As [`end_one`].
+pub(crate) fn end(space: &Space, started: &Started, parts: &mut [Part], ending: Ending) {
+    if let Some(subscriptions) = space.subscriptions() {
+        trace::ending(subscriptions, parts);
+        platform::in_drop(|| end_each(space, subscriptions, started, parts, ending));
+    }
+}
+
+#[inline(never)]
+fn end_each(
+    space: &Space,
+    subscriptions: &Subscriptions,
+    started: &Started,
+    parts: &mut [Part],
+    ending: Ending,
+) {
+    let mut late = None;
+    for part in &mut *parts {
+        let Some(claim) = part.claim(subscriptions) else { continue };
+        if claim.is_active(part.identity()) && !is_of_a_parent(started, claim) {
+            claim.keep();
+            keep_first(&mut late, subscriptions.ring(claim.retire(part.identity())));
+        } else {
+            keep_first(&mut late, platform::catch(|| part.has_no_start(started)).err());
+        }
+    }
+    let give_back = || parts.iter().for_each(|part| part.give_back(subscriptions));
+    if subscriptions.list.count() == 0 {
+        give_back();
+    } else {
+        let panic = platform::with_context(|context| {
+            let claim = parts.first().and_then(|part| part.claim(subscriptions));
+            let section = claim.unwrap_or_else(|| subscriptions.book.claim(context));
+            let call = walk::Call { space, subscriptions, context, section };
+            call.end(parts, started.list_limit, ending, || {
+                if claim.is_none() {
+                    section.give_back();
+                }
+                give_back();
+            })
+        });
+        keep_first(&mut late, panic);
+    }
+    if let Some(payload) = late {
+        platform::resume(payload);
+    }
+}
+
+/// Says whether the start was made before a fork and counted among a crowd that was left there: a hazard
+/// keeps its word, but in the child nobody is of the crowd.
+fn is_of_a_parent(started: &Started, claim: Claim<'_>) -> bool {
+    started.forks != crate::fork::count() && matches!(claim, Claim::Crowd(_))
+}
