@@ -19,7 +19,7 @@ use core::ptr::{self, NonNull};
 use super::node::{Key, Node};
 use crate::hazard::Book;
 use crate::scan::{Own, Scan, Wanted};
-use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinGuard, SpinLock, full_fence};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinGuard, SpinLock, fenced_increment, full_fence};
 
 /// Entries of the first array.
 const FIRST: usize = if cfg!(any(loom, shuttle)) { 2 } else { 16 };
@@ -52,6 +52,18 @@ struct Array {
     retired: Cell<*mut Array>,
 }
 
+impl Array {
+    /// Takes tombstones off the end, under the lock of the list. A walk that has loaded the old length may find the
+    /// next that is registered in their place: newer than its limit, and as good as any that it comes to.
+    fn trim(&self) {
+        let mut len = self.len.load(Ordering::Relaxed);
+        while len > 0 && self.entries[len as usize - 1].load(Ordering::Relaxed).is_null() {
+            len -= 1;
+        }
+        self.len.store(len, Ordering::Relaxed);
+    }
+}
+
 /// The list of a space.
 #[derive(Debug)]
 pub(crate) struct List {
@@ -61,10 +73,11 @@ pub(crate) struct List {
     grace: AtomicU64,
     lock: SpinLock,
     closed: Cell<bool>,
-    retired: Cell<*mut Array>,
+    /// Arrays that were replaced and are not freed yet. Changes under the lock.
+    retired: AtomicPtr<Array>,
 }
 
-// SAFETY: `closed`, `retired` and the cells of arrays are used under `lock`; the rest is atomic.
+// SAFETY: `closed` and the cells of arrays are used under `lock`; the rest is atomic.
 unsafe impl Sync for List {}
 // SAFETY: as above; nothing belongs to a thread.
 unsafe impl Send for List {}
@@ -78,7 +91,7 @@ impl List {
             grace: AtomicU64::new(1),
             lock: SpinLock::new(),
             closed: Cell::new(false),
-            retired: Cell::new(ptr::null_mut()),
+            retired: AtomicPtr::new(ptr::null_mut()),
         }
     }
 
@@ -104,11 +117,8 @@ impl List {
 
     /// Begins a grace period; its stamp is what sections to wait for carry at the most.
     pub(crate) fn new_grace(&self) -> u64 {
-        // ORDERING: taken off, F, look at the sections; against section, F, walk.
-        full_fence();
-        let stamp = self.grace.fetch_add(1, Ordering::AcqRel);
-        full_fence();
-        stamp
+        // ORDERING: taken off, F, stamp, F, look at the sections; against section, F, walk.
+        fenced_increment(&self.grace)
     }
 
     /// What a walk goes through.
@@ -222,8 +232,15 @@ impl List {
             // loads the old array carries this stamp or an older one.
             full_fence();
             array.stamp.set(self.grace.load(Ordering::Relaxed));
-            array.retired.set(self.retired.replace(old));
+            self.retire(old);
         }
+    }
+
+    /// Puts a replaced array among those that are to be freed; under the lock.
+    fn retire(&self, array: *mut Array) {
+        // SAFETY: arrays are alive until `reclaim` or the drop frees them.
+        unsafe { &*array }.retired.set(self.retired.load(Ordering::Relaxed));
+        self.retired.store(array, Ordering::Relaxed);
     }
 
     /// Takes a node off the list. False if somebody else did.
@@ -239,6 +256,7 @@ impl List {
         node.take_off();
         if let Some(array) = self.current() {
             array.entries[node.place.get()].store(ptr::null_mut(), Ordering::Release);
+            array.trim();
         }
         self.live.store(self.count() - 1, Ordering::Release);
         true
@@ -301,9 +319,15 @@ impl List {
 
     /// Frees retired arrays that no walk is in.
     pub(crate) fn reclaim(&self, book: &Book) {
+        // Who retires one later frees it later: what is missed here waits for the next call.
+        if self.retired.load(Ordering::Relaxed).is_null() {
+            return;
+        }
         let mut at = {
             let _lock = self.lock.lock();
-            self.retired.replace(ptr::null_mut())
+            let first = self.retired.load(Ordering::Relaxed);
+            self.retired.store(ptr::null_mut(), Ordering::Relaxed);
+            first
         };
         full_fence();
         while !at.is_null() {
@@ -316,7 +340,7 @@ impl List {
                 drop(unsafe { Box::from_raw(at) });
             } else {
                 let _lock = self.lock.lock();
-                array.retired.set(self.retired.replace(at));
+                self.retire(at);
             }
             at = next;
         }
@@ -336,11 +360,11 @@ impl List {
 impl Drop for List {
     fn drop(&mut self) {
         let current = self.array.load(Ordering::Relaxed);
-        // SAFETY: the space goes, so nobody walks; the current array is in no other list.
-        if let Some(array) = unsafe { current.as_ref() } {
-            array.retired.set(self.retired.replace(current));
+        // The space goes, so nobody walks; the current array is in no other list.
+        if !current.is_null() {
+            self.retire(current);
         }
-        let mut at = self.retired.get();
+        let mut at = self.retired.load(Ordering::Relaxed);
         while !at.is_null() {
             // SAFETY: each array was made by `Box::into_raw` and is in this list once.
             let array = unsafe { Box::from_raw(at) };

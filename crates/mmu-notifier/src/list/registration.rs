@@ -155,14 +155,11 @@ impl<N: Notifier> Drop for Registration<N> {
 impl<N: Notifier> Registration<N> {
     /// What `unregister` and `drop` do.
     fn leave(&mut self) {
-        let held = self.space().clone();
-        let subscriptions = held.watched();
-        let left = leave::unregister(held.space(), subscriptions, self.record.cast());
+        let space = self.space();
+        let subscriptions = space.watched();
+        let left = leave::unregister(space.space(), subscriptions, self.record.cast());
         if subscriptions.innermost().is_some() {
-            let wanted = Wanted::Walked { stamp: left.stamp, own: Own::Awaited };
-            let how = (free_unregistered::<N> as Finish, When::MayBeLeft);
-            // SAFETY: off the list, behind a full fence, and alive until free_unregistered; it holds its space.
-            unsafe { leave::hang(subscriptions, self.record.cast(), wanted, how) };
+            self.leave_behind(left.stamp);
         } else {
             // SAFETY: off the list, and every walk that may have found it is over.
             drop(unsafe { Box::from_raw(self.record.as_ptr()) });
@@ -170,6 +167,17 @@ impl<N: Notifier> Registration<N> {
         if let Some(payload) = left.panic {
             platform::resume(payload);
         }
+    }
+
+    /// Within a walk of the own thread: that walk may still know the record.
+    #[cold]
+    fn leave_behind(&self, stamp: u64) {
+        // The record may hold its space as the last one: nothing that is borrowed here may go with it.
+        let held = self.space().clone();
+        let wanted = Wanted::Walked { stamp, own: Own::Awaited };
+        let how = (free_unregistered::<N> as Finish, When::MayBeLeft);
+        // SAFETY: off the list, behind a full fence, and alive until free_unregistered; it holds its space.
+        unsafe { leave::hang(held.watched(), self.record.cast(), wanted, how) };
     }
 }
 

@@ -166,7 +166,7 @@ fn end_all(
     ending: Ending,
     panic: &mut Option<Payload>,
 ) {
-    let mut walk = EndWalk { entries, invalidation, limit, ending, left: entries.len(), flushed: false };
+    let mut walk = EndWalk { entries, invalidation, limit, ending, left: entries.len(), flushed: None };
     while walk.left > 0 {
         keep(panic, || walk.go_on());
     }
@@ -179,8 +179,8 @@ struct EndWalk<'w> {
     ending: Ending,
     /// How many positions are left.
     left: usize,
-    /// Whether the node at the next position has had its `invalidate_range`, which panicked.
-    flushed: bool,
+    /// The node at the next position, if it has had its `invalidate_range`, which panicked.
+    flushed: Option<NonNull<Node>>,
 }
 
 impl EndWalk<'_> {
@@ -190,11 +190,11 @@ impl EndWalk<'_> {
         while self.left > 0 {
             if let Some(node) = self.entries.get(self.left - 1) {
                 let callbacks = callbacks(node);
-                if self.ending == Ending::Whole && !core::mem::replace(&mut self.flushed, true) {
+                if self.ending == Ending::Whole && self.flushed.replace(node) != Some(node) {
                     // SAFETY: the table is that of the node.
                     unsafe { (callbacks.invalidate_range)(node, self.invalidation.range()) };
                 }
-                self.pass();
+                self.left -= 1;
                 // SAFETY: `entries` yields nodes that the walk's section keeps readable.
                 if unsafe { node.as_ref() }.is_registered_by(self.limit) {
                     // CONTRACT C4.6: no end without its start.
@@ -202,14 +202,9 @@ impl EndWalk<'_> {
                     unsafe { (callbacks.end)(node, self.invalidation) };
                 }
             } else {
-                self.pass();
+                self.left -= 1;
             }
         }
-    }
-
-    fn pass(&mut self) {
-        self.left -= 1;
-        self.flushed = false;
     }
 }
 
