@@ -37,14 +37,15 @@ pub(crate) struct Callbacks {
 /// By what get finds a shared notifier: its type, and a word that the user chooses.
 pub(crate) type Key = (TypeId, u64);
 
-/// A list subscription, as the library sees it.
+/// A list subscription, as the library sees it. What walks look at comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Node {
     pub(crate) callbacks: &'static Callbacks,
-    off: AtomicU32,
-    released: AtomicU32,
     /// The number of its registration.
     number: AtomicU64,
+    off: AtomicU32,
+    released: AtomicU32,
     /// Where it stands in the array, under the lock of the list.
     pub(super) place: Cell<usize>,
     /// How many have got it, under the lock of the list.

@@ -187,24 +187,25 @@ impl EndWalk<'_> {
     /// Goes on to the last; a panic in between passes, and what is owed behind it stays.
     #[inline]
     fn go_on(&mut self) {
-        while self.left > 0 {
-            if let Some(node) = self.entries.get(self.left - 1) {
+        let flushed = self.flushed.take();
+        for place in (0..self.left).rev() {
+            if let Some(node) = self.entries.get(place) {
                 let callbacks = callbacks(node);
-                if self.ending == Ending::Whole && self.flushed.replace(node) != Some(node) {
+                if self.ending == Ending::Whole && flushed != Some(node) {
+                    (self.left, self.flushed) = (place + 1, Some(node));
                     // SAFETY: the table is that of the node.
                     unsafe { (callbacks.invalidate_range)(node, self.invalidation.range()) };
                 }
-                self.left -= 1;
+                self.left = place;
                 // SAFETY: `entries` yields nodes that the walk's section keeps readable.
                 if unsafe { node.as_ref() }.is_registered_by(self.limit) {
                     // CONTRACT C4.6: no end without its start.
                     // SAFETY: the table is that of the node.
                     unsafe { (callbacks.end)(node, self.invalidation) };
                 }
-            } else {
-                self.left -= 1;
             }
         }
+        self.left = 0;
     }
 }
 
@@ -338,9 +339,10 @@ impl StartWalk<'_> {
     /// Calls the starts from the bottom of the chunk down to `end`. One that panics is left at the bottom.
     #[inline]
     fn call_down_to(&self, end: usize, chunk: &mut Chunk<'_>, failure: &mut Option<Failure>) {
-        while chunk.bottom > end {
-            chunk.bottom -= 1;
-            let Some(node) = self.node(chunk.bottom) else { continue };
+        // In a register, and stored for the case of a panic: no step waits for the store of the one before.
+        for place in (end..chunk.bottom).rev() {
+            chunk.bottom = place;
+            let Some(node) = self.node(place) else { continue };
             // SAFETY: the section of this walk keeps what is on the list readable.
             let called = unsafe { node.as_ref() };
             // SAFETY: the table is that of the node.
