@@ -82,6 +82,9 @@ pub(crate) struct Hazard {
     pub(crate) post: Post,
     hits: AtomicU64,
     refusals: AtomicU64,
+    /// Sections that had to pass a fence, and the stamp under which they are counted.
+    counted: AtomicU64,
+    counted_under: AtomicU64,
     /// Where the start was called, while its guard belongs to that thread; for diagnostics.
     origin: AtomicPtr<Location<'static>>,
     /// The context of the thread that claimed it, where it is nobody's or that is diagnosed; to be compared only.
@@ -107,6 +110,8 @@ impl Hazard {
             post: Post::new(),
             hits: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
+            counted: AtomicU64::new(0),
+            counted_under: AtomicU64::new(0),
             origin: AtomicPtr::new(ptr::null_mut()),
             thread: AtomicPtr::new(ptr::null_mut()),
             next: AtomicPtr::new(ptr::null_mut()),

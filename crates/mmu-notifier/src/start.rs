@@ -71,7 +71,7 @@ fn start_watched(
         diagnostics::start(subscriptions, range);
         let calls = Calls { space, subscriptions, context };
         let index = &subscriptions.index;
-        if !index.is_open() && subscriptions.list.count() == 0 {
+        if !index.is_open() && !subscriptions.list.is_heard() {
             trace::started(subscriptions, slice::from_ref(&part(Held::NOTHING)), 0);
             return Held::NOTHING;
         }

@@ -120,20 +120,27 @@ impl<'b> Claim<'b> {
         self.retire(identity)
     }
 
-    /// Enters a read section of the list.
+    /// Marks a read section of the list. What orders it against the loads of the walk is the list's
+    /// [`Grace`](crate::list::grace::Grace).
     #[inline]
     pub(crate) fn enter_section(self, stamp: u64) {
         match self {
-            // ORDERING: section, F, load of the list; against tombstone, F, look at the sections. Release: a grace
-            // period may read this in place of the 0 of the section before, and takes that for over: what its
-            // callbacks did comes before the free.
-            Claim::One(hazard) => publish(&hazard.section, stamp << 1 | 1),
-            Claim::Crowd(crowd) => {
-                crowd.sections.fetch_add(1, Ordering::Relaxed);
-                // ORDERING: as above.
-                full_fence();
-            }
+            // ORDERING: release: a grace period may read this in place of the 0 of the section before, and takes that
+            // for over: what its callbacks did comes before the free.
+            Claim::One(hazard) => hazard.section.store(stamp << 1 | 1, Ordering::Release),
+            Claim::Crowd(crowd) => _ = crowd.sections.fetch_add(1, Ordering::Relaxed),
         }
+    }
+
+    /// Counts one more section under this stamp; returns how many there were. Only who holds the claim counts.
+    pub(crate) fn count_section(self, stamp: u64) -> u64 {
+        let Claim::One(hazard) = self else { return 0 };
+        if hazard.counted_under.load(Ordering::Relaxed) != stamp {
+            hazard.counted_under.store(stamp, Ordering::Relaxed);
+            hazard.counted.store(0, Ordering::Relaxed);
+        }
+        Hazard::count(&hazard.counted, 1);
+        hazard.counted.load(Ordering::Relaxed)
     }
 
     /// Leaves the section. Returns the post if somebody may have to hear of it.
