@@ -243,9 +243,6 @@ impl<'c> Calls<'c> {
         };
         started.list_limit = walk::start(self.subscriptions, section, parts, &mut over, failure);
         keep_first(late, self.subscriptions.leave_section(section));
-        if failure.is_some() {
-            section.count(0, 1);
-        }
     }
 
     /// Changes the phase of every part, and tells those who wait for it.
@@ -292,6 +289,7 @@ impl<'c> Calls<'c> {
     ) -> Result<(), StartError> {
         let Outcome { failure, mut late } = core::mem::take(outcome);
         if failure.is_some() {
+            self.subscriptions.count_refusal();
             parts.iter().for_each(|part| part.give_back(self.subscriptions));
         }
         if exit_due {

@@ -132,15 +132,15 @@ impl<'b> Claim<'b> {
         }
     }
 
-    /// Counts one more section under this stamp; returns how many there were. Only who holds the claim counts.
+    /// Counts one more fenced section under this stamp; returns how many there were, up to a bound. Only who holds
+    /// the claim counts.
     pub(crate) fn count_section(self, stamp: u64) -> u64 {
+        const MOST: u64 = (1 << 16) - 1;
         let Claim::One(hazard) = self else { return 0 };
-        if hazard.counted_under.load(Ordering::Relaxed) != stamp {
-            hazard.counted_under.store(stamp, Ordering::Relaxed);
-            hazard.counted.store(0, Ordering::Relaxed);
-        }
-        Hazard::count(&hazard.counted, 1);
-        hazard.counted.load(Ordering::Relaxed)
+        let (before, this) = (hazard.fenced.load(Ordering::Relaxed), stamp << 16);
+        let count = if before & !MOST == this { (before & MOST) + 1 } else { 1 };
+        hazard.fenced.store(this | count.min(MOST), Ordering::Relaxed);
+        count
     }
 
     /// Leaves the section. Returns the post if somebody may have to hear of it.
@@ -186,10 +186,9 @@ impl<'b> Claim<'b> {
     }
 
     /// Adds to the statistics of this space.
-    pub(crate) fn count(self, hits: u64, refusals: u64) {
+    pub(crate) fn count(self, hits: u64) {
         if let Claim::One(hazard) = self {
             Hazard::count(&hazard.hits, hits);
-            Hazard::count(&hazard.refusals, refusals);
         }
     }
 
