@@ -2,6 +2,7 @@
 //!
 //! A B+-tree by (start, order of insertion). One writer at a time changes it, under a spinlock that neither a
 //! search nor a callback ever takes; searches are wait-free. [`page`] holds the pages and the search,
+//! [`compare`] how all entries of a page are compared at once, [`order`] which entry of a leaf comes before which,
 //! [`write`](self) what inserts and removes do, [`reclaim`] when the memory of a page may be used again.
 //!
 //! # Protocol
@@ -20,6 +21,8 @@
 
 #![expect(unsafe_code, reason = "the fields of the writer are guarded by its lock")]
 
+mod compare;
+mod order;
 mod page;
 mod reclaim;
 mod write;
@@ -33,9 +36,15 @@ use crate::hazard::Book;
 use crate::interval::Node;
 use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinLock};
 
+use compare::Compare;
 pub(crate) use page::Batch;
 use page::{Page, Query};
 use reclaim::Pages;
+
+/// Asks the processor what it has, which may take tens of microseconds the first time.
+pub(crate) fn look_at_machine() {
+    Compare::best();
+}
 
 /// Why an insert did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +62,7 @@ pub(crate) struct Index {
     root: AtomicPtr<Page>,
     order: AtomicU64,
     epoch: AtomicU64,
+    compare: Compare,
     lock: SpinLock,
     pages: Pages,
     closed: Cell<bool>,
@@ -70,6 +80,7 @@ impl Index {
             root: AtomicPtr::new(core::ptr::null_mut()),
             order: AtomicU64::new(0),
             epoch: AtomicU64::new(1),
+            compare: Compare::best(),
             lock: SpinLock::new(),
             pages: Pages::new(),
             closed: Cell::new(false),
@@ -114,7 +125,7 @@ impl Index {
     #[inline]
     pub(crate) fn search(&self, bounds: (u64, u64), after: Option<(u64, u64)>, batch: &mut Batch) -> bool {
         let query = Query { first: bounds.0, last: bounds.1, after };
-        page::search(self.root.load(Ordering::Acquire), &query, batch)
+        page::search(self.root.load(Ordering::Acquire), self.compare, &query, batch)
     }
 
     /// Takes the writer lock and says that nobody can be inserted any more.

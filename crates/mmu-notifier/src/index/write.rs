@@ -4,16 +4,13 @@
 
 use core::ptr::{self, NonNull};
 
-use super::page::{Bits, FAN, Page};
+use super::page::{Bits, FAN, Page, below};
 use super::reclaim::Pages;
 use super::{Book, Index, Node, Refused};
 use crate::sync::{AtomicPtr, Ordering, SpinGuard, full_fence};
 
-/// What a leaf holds of a subscription: its bounds, its slot, its node.
-type Entry = ((u64, u64), usize, *const Node);
-
 /// A full leaf with at most so many that are alive becomes one leaf, else two.
-const ONE_LEAF: u32 = FAN as u32 * 3 / 4;
+const ONE_LEAF: usize = FAN * 3 / 4;
 
 impl Index {
     /// Allocates what [`open`](Self::open) needs.
@@ -52,32 +49,36 @@ impl Index {
             if self.closed.get() {
                 return Err(Refused::Closed);
             }
+            let (page, _) = self.descend(bounds.0);
+            if page.is_leaf() && (page.used.get() as usize) < FAN {
+                self.insert_locked(lock, page, bounds, node, replaced);
+                return Ok(());
+            }
             let needed = self.pages_needed(bounds.0);
             if self.pages.free_count() < needed {
                 self.pages.reclaim(book);
             }
             let missing = needed.saturating_sub(self.pages.free_count());
             if missing == 0 {
-                self.insert_locked(&lock, bounds, node, replaced);
-                drop(lock);
-                // ORDERING: entry, F; whatever this thread reads afterwards, a start that comes behind that finds
-                // the entry (P7), though nothing was written that the start could have read.
-                full_fence();
+                let leaf = self.leaf_for(bounds.0);
+                self.insert_locked(lock, leaf, bounds, node, replaced);
                 return Ok(());
             }
+            let count = self.pages.worth_allocating(missing);
             drop(lock);
-            self.add_pages(missing)?;
+            self.add_pages(count)?;
         }
     }
 
+    /// Inserts into a leaf with a free slot, and opens the lock.
     fn insert_locked(
         &self,
-        _lock: &SpinGuard<'_>,
+        lock: SpinGuard<'_>,
+        leaf: &Page,
         bounds: (u64, u64),
         node: NonNull<Node>,
         replaced: &[NonNull<Node>],
     ) {
-        let leaf = self.leaf_for(bounds.0);
         self.raise(leaf, bounds.1);
         let order = self.order.load(Ordering::Relaxed) + 1;
         for old in replaced {
@@ -86,10 +87,14 @@ impl Index {
         }
         // SAFETY: the caller keeps the node readable.
         unsafe { node.as_ref() }.enter(order);
-        append(leaf, bounds, node.as_ptr());
+        self.append(leaf, bounds, node.as_ptr());
         // ORDERING: release; whoever reads this order (acquire) finds the entry.
         self.order.store(order, Ordering::Release);
         self.count.store(self.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        drop(lock);
+        // ORDERING: entry, F; whatever this thread reads afterwards, a start that comes behind that finds the entry
+        // (P7), though nothing was written that the start could have read.
+        full_fence();
     }
 
     /// Takes a node out of the index. A search that began before may still find it.
@@ -135,12 +140,10 @@ impl Index {
         needed + 1
     }
 
-    fn add_pages(&self, missing: usize) -> Result<(), Refused> {
-        for _ in 0..missing {
-            let page = Pages::allocate().ok_or(Refused::OutOfMemory)?;
-            let _lock = self.lock.lock();
-            self.pages.add_free(page);
-        }
+    fn add_pages(&self, count: usize) -> Result<(), Refused> {
+        let slab = Pages::allocate(count).ok_or(Refused::OutOfMemory)?;
+        let _lock = self.lock.lock();
+        self.pages.add(slab);
         Ok(())
     }
 
@@ -153,7 +156,7 @@ impl Index {
                 return (page, 0);
             }
             // Behind the last separator stands the top of the space, which is a start as well.
-            let slot = page.child_for(start).min(page.used.get() as usize - 1);
+            let slot = page.child_for(self.compare, start).min(page.used.get() as usize - 1);
             if page.live.load(Ordering::Relaxed) & (1 << slot) == 0 {
                 return (page, slot);
             }
@@ -213,25 +216,23 @@ impl Index {
 
     /// Replaces a full leaf by one or two without its dead entries.
     fn rebuild(&self, leaf: &Page) {
-        let mut entries = [((0, 0), 0, ptr::null()); FAN];
-        let alive = leaf.live().count();
-        for (entry, slot) in entries.iter_mut().zip(leaf.live()) {
-            *entry = ((leaf.key(slot), leaf.max(slot)), slot, leaf.node(slot));
+        let live = leaf.live().0;
+        let alive = live.count_ones() as usize;
+        let cut = if alive <= ONE_LEAF { alive } else { alive / 2 };
+        let left = self.pages.take(0);
+        let right = (cut < alive).then(|| self.pages.take(0));
+        for (at, slot) in leaf.order.load().among(live).enumerate() {
+            match right {
+                Some(right) if at >= cut => copy_entry(leaf, slot, right, at - cut),
+                _ => copy_entry(leaf, slot, left, at),
+            }
         }
-        let entries = &mut entries[..alive];
-        // By start, equal starts by slot, which is the order of their insertion. (A stable sort may allocate.)
-        entries.sort_unstable_by_key(|(bounds, slot, _)| (bounds.0, *slot));
-        let cut = if alive as u32 <= ONE_LEAF { alive } else { alive / 2 };
-        let (low, high) = entries.split_at(cut);
-        let left = self.leaf_of(low);
-        let right = high.first().map(|entry| (entry.0.0, self.leaf_of(high)));
+        fill(left, cut);
+        let right = right.map(|right| {
+            fill(right, alive - cut);
+            (right.key(0), right)
+        });
         self.replace(leaf, left, right);
-    }
-
-    fn leaf_of(&self, entries: &[Entry]) -> &Page {
-        let leaf = self.pages.take(0);
-        entries.iter().for_each(|(bounds, _, node)| append(leaf, *bounds, *node));
-        leaf
     }
 
     /// Puts `left`, and `right` with its separator, in the place of `old`, and retires `old`.
@@ -288,29 +289,43 @@ impl Index {
         self.replace(inner, first, second.map(|second| (key_of_second, second)));
     }
 
+    /// Writes an entry into the next slot of a leaf and sets its live bit.
+    fn append(&self, leaf: &Page, (first, last): (u64, u64), node: *const Node) {
+        let slot = leaf.used.get() as usize;
+        leaf.used.set(slot as u32 + 1);
+        // Behind those that start there or before, alive or dead.
+        let before = self.compare.up_to(&leaf.key, first) & below(slot);
+        leaf.key[slot].store(first, Ordering::Relaxed);
+        leaf.max[slot].store(last, Ordering::Relaxed);
+        leaf.item[slot].store(node.cast_mut().cast(), Ordering::Relaxed);
+        leaf.order.add(before.count_ones() as usize);
+        // SAFETY: nodes in a leaf are inserted, so they are readable; the caller is the writer.
+        unsafe { &*node }.place().set(leaf, slot);
+        // ORDERING: release, for the acquire in `live`: who sees the bit sees the entry, and its slot in the order.
+        leaf.live.store(leaf.live.load(Ordering::Relaxed) | 1 << slot, Ordering::Release);
+    }
+
     fn set_root(&self, page: &Page) {
         page.parent.set(ptr::null());
         self.root.store(ptr::from_ref(page).cast_mut(), Ordering::Release);
     }
 }
 
-impl Drop for Index {
-    fn drop(&mut self) {
-        self.pages.deallocate(self.root.load(Ordering::Relaxed));
-    }
+/// Copies a live entry into a leaf that nobody can find yet; [`fill`] makes it one of that.
+fn copy_entry(from: &Page, slot: usize, to: &Page, at: usize) {
+    to.key[at].store(from.key(slot), Ordering::Relaxed);
+    to.max[at].store(from.max(slot), Ordering::Relaxed);
+    let node = from.node(slot);
+    to.item[at].store(node.cast_mut().cast(), Ordering::Relaxed);
+    // SAFETY: nodes in a leaf are inserted, so they are readable; the caller is the writer.
+    unsafe { &*node }.place().set(to, at);
 }
 
-/// Writes an entry into the next slot of a leaf and sets its live bit.
-fn append(leaf: &Page, (first, last): (u64, u64), node: *const Node) {
-    let slot = leaf.used.get() as usize;
-    leaf.used.set(slot as u32 + 1);
-    leaf.key[slot].store(first, Ordering::Relaxed);
-    leaf.max[slot].store(last, Ordering::Relaxed);
-    leaf.item[slot].store(node.cast_mut().cast(), Ordering::Relaxed);
-    // SAFETY: nodes in a leaf are inserted, so they are readable; the caller is the writer.
-    unsafe { &*node }.place().set(leaf, slot);
-    // ORDERING: release, for the acquire in `live`: who sees the bit sees the entry.
-    leaf.live.store(leaf.live.load(Ordering::Relaxed) | 1 << slot, Ordering::Release);
+/// Says that the first `count` entries of a leaf that nobody can find yet are there, in the order of their slots.
+fn fill(leaf: &Page, count: usize) {
+    leaf.used.set(count as u32);
+    leaf.order.fill(count);
+    leaf.live.store(below(count), Ordering::Release);
 }
 
 /// Adds a child behind the others of an inner page that nobody can find yet.
