@@ -4,15 +4,20 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use crate::work::{Scale, Work};
+use crate::samples::Column;
+use crate::work::{Rows, Scale, Work};
 
-/// Measures mmu-notifier, beside a C program of the same work
+/// Measures mmu-notifier, beside a C program of the same work and beside a plain twin of the kernel's way
 #[derive(Parser)]
 #[command(name = "bench", version)]
 pub(crate) struct Args {
     /// The C program to measure beside; `PATH MAX` prints lines of `name n nanoseconds`
     #[arg(long, value_name = "PATH")]
     pub(crate) reference: Option<PathBuf>,
+
+    /// Measure the plain twin too, as --reference does
+    #[arg(long)]
+    kernel_like: bool,
 
     /// Print one JSON list to stdout: an object for each row and n
     #[arg(long)]
@@ -41,6 +46,10 @@ pub(crate) struct Args {
     /// Measure in this process, and print lines as the C program does
     #[arg(long, hide = true, value_name = "SUBJECT")]
     pub(crate) child: Option<Subject>,
+
+    /// Which rows a child runs
+    #[arg(long, hide = true, value_name = "SET", default_value = "all")]
+    set: Rows,
 }
 
 /// Whose rows a child process runs.
@@ -48,34 +57,80 @@ pub(crate) struct Args {
 pub(crate) enum Subject {
     /// The library.
     Ours,
+    /// The plain twin.
+    KernelLike,
 }
 
 impl Args {
+    /// Who is measured, in the order of the first round.
+    pub(crate) fn columns(&self) -> Vec<Column> {
+        let reference = self.reference.as_ref().map(|_| Column::Reference);
+        let twin = (self.reference.is_some() || self.kernel_like).then_some(Column::Twin);
+        // Ours beside each of the others, however the order is turned.
+        reference.into_iter().chain([Column::Ours]).chain(twin).collect()
+    }
+
     /// How often each program runs.
     pub(crate) fn rounds(&self) -> u32 {
-        let usual = if self.smoke {
-            1
-        } else if self.quick {
-            3
-        } else {
-            5
+        let usual = match self.size() {
+            Size::Smoke => 1,
+            Size::Quick => 3,
+            Size::Whole => 5,
         };
         self.rounds.unwrap_or(usual)
     }
 
+    /// In how many rounds the twin runs the C program's rows too: enough to see how far it is from that.
+    pub(crate) fn whole_rounds_of_twin(&self) -> u32 {
+        if self.quick { 1 } else { 3 }
+    }
+
     /// What is to be measured, and how much of it.
     pub(crate) fn work(&self) -> Work {
-        let usual = if self.smoke {
-            100
-        } else if self.quick {
-            10_000
-        } else {
-            1_000_000
+        let (max, scale) = match self.size() {
+            Size::Smoke => (100, Scale::Smoke),
+            Size::Quick => (10_000, Scale::Full),
+            Size::Whole => (1_000_000, Scale::Full),
         };
-        Work {
-            max: self.max.unwrap_or(usual),
-            scale: if self.smoke { Scale::Smoke } else { Scale::Full },
-            filter: self.rows.clone(),
+        let max = self.max.unwrap_or(max);
+        Work { max, scale, filter: self.rows.clone(), rows: self.set }
+    }
+
+    fn size(&self) -> Size {
+        match (self.smoke, self.quick) {
+            (true, _) => Size::Smoke,
+            (_, true) => Size::Quick,
+            _ => Size::Whole,
         }
+    }
+}
+
+enum Size {
+    Smoke,
+    Quick,
+    Whole,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Args {
+        Args::parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn alone_without_a_reference() {
+        assert_eq!(parse("bench").columns(), [Column::Ours]);
+        assert_eq!(parse("bench --kernel-like").columns(), [Column::Ours, Column::Twin]);
+        assert_eq!(parse("bench --reference ./c").columns(), [Column::Reference, Column::Ours, Column::Twin]);
+    }
+
+    #[test]
+    fn a_whole_run_has_five_rounds_up_to_a_million() {
+        let args = parse("bench");
+        assert_eq!((args.rounds(), args.work().max), (5, 1_000_000));
+        let args = parse("bench --quick --rounds 7");
+        assert_eq!((args.rounds(), args.work().max), (7, 10_000));
     }
 }

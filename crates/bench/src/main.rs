@@ -9,10 +9,13 @@
 mod args;
 mod child;
 mod count;
+mod derived;
 mod failure;
+mod heap;
 mod json;
 mod line;
 mod machine;
+mod progress;
 mod random;
 mod report;
 mod rounds;
@@ -21,6 +24,7 @@ mod samples;
 mod subject;
 mod table;
 mod targets;
+mod unit;
 mod work;
 
 use std::process::ExitCode;

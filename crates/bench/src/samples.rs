@@ -7,8 +7,21 @@ use crate::line::Line;
 pub(crate) enum Column {
     /// The C program.
     Reference,
+    /// The plain twin of the kernel's way.
+    Twin,
     /// The library.
     Ours,
+}
+
+impl Column {
+    /// What a message calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Column::Reference => "the C program",
+            Column::Twin => "kernel-like",
+            Column::Ours => "ours",
+        }
+    }
 }
 
 /// The figures of one row and n.
@@ -17,6 +30,7 @@ pub(crate) struct Sample {
     pub(crate) row: String,
     pub(crate) n: u64,
     pub(crate) reference: Vec<f64>,
+    pub(crate) twin: Vec<f64>,
     pub(crate) ours: Vec<f64>,
 }
 
@@ -27,21 +41,29 @@ pub(crate) struct Samples(Vec<Sample>);
 impl Samples {
     /// Takes a figure in.
     pub(crate) fn add(&mut self, column: Column, line: Line) {
-        let same = |sample: &Sample| sample.row == line.row && sample.n == line.n;
-        let index = self.0.iter().position(same).unwrap_or_else(|| {
-            self.0.push(Sample { row: line.row.clone(), n: line.n, ..Sample::default() });
+        let index = self.0.iter().position(|sample| sample.row == line.row && sample.n == line.n);
+        let index = index.unwrap_or_else(|| {
+            self.0.push(Sample { row: line.row, n: line.n, ..Sample::default() });
             self.0.len() - 1
         });
         let sample = &mut self.0[index];
-        match column {
-            Column::Reference => sample.reference.push(line.figure),
-            Column::Ours => sample.ours.push(line.figure),
-        }
+        let figures = match column {
+            Column::Reference => &mut sample.reference,
+            Column::Twin => &mut sample.twin,
+            Column::Ours => &mut sample.ours,
+        };
+        figures.push(line.figure);
     }
 
     /// The figures of each row and n.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Sample> {
         self.0.iter()
+    }
+
+    /// The library's figures of a row; none if it was not measured.
+    pub(crate) fn ours(&self, row: &str, n: u64) -> &[f64] {
+        let found = self.iter().find(|sample| sample.row == row && sample.n == n);
+        found.map_or(&[], |sample| &sample.ours)
     }
 
     /// Says whether nothing was measured.
@@ -80,5 +102,6 @@ mod tests {
         samples.add(Column::Ours, line(1, 6.0));
         let found: Vec<_> = samples.iter().map(|s| (s.n, s.reference.len(), s.ours.len())).collect();
         assert_eq!(found, [(1, 1, 1), (4, 0, 1)]);
+        assert_eq!((samples.ours("list", 4), samples.ours("list", 5)), (&[7.0][..], &[][..]));
     }
 }

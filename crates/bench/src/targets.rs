@@ -1,6 +1,7 @@
-//! The targets: the ratio to the C program that a row is to stay at or below.
+//! The targets: what the figure of a row is to stay at or below. What the figure is says
+//! [`Unit`](crate::unit::Unit).
 
-/// Row, n, and the largest ratio.
+/// Row, n, and the largest figure.
 type Target = (&'static str, u64, f64);
 
 #[rustfmt::skip]
@@ -65,6 +66,25 @@ const TARGETS: &[Target] = &[
     ("interval/invalidate-hit threads", 2, 0.12),
     ("interval/read threads", 1, 0.12),
     ("interval/read threads", 2, 0.04),
+    ("interval/invalidate-hit, 2 threads to 1 [own]", 2, 0.6),
+
+    ("interval/insert-random, warm [kernel-like]", 1, 1.5),
+    ("interval/insert-random, warm [kernel-like]", 10, 1.5),
+    ("interval/insert-random, warm [kernel-like]", 100, 1.8),
+    ("interval/insert-random, warm [kernel-like]", 1_000, 0.9),
+    ("interval/insert-random, warm [kernel-like]", 10_000, 0.7),
+
+    ("interval/read-begin+retry beside an invalidator [kernel-like]", 1_000, 0.2),
+    ("interval/hit+read of the same [kernel-like]", 1_000, 0.3),
+    ("interval/invalidate-1-hit beside churn [kernel-like]", 1_000, 0.3),
+    ("interval/insert+remove beside an invalidator [kernel-like]", 1_000, 0.3),
+    ("interval/invalidate-1500-hits [kernel-like]", 100_000, 0.3),
+    ("interval/invalidate-1-hit below 16 long ones [kernel-like]", 1_000_000, 0.3),
+    ("exit [kernel-like]", 1_000_000, 0.9),
+    ("unregister beside a walker [kernel-like]", 1, 0.8),
+
+    ("interval/remove while others never pause [us]", 1, 10.0),
+    ("subscription [bytes]", 1_000_000, 112.0),
 ];
 
 /// The target of a row, if it has one.

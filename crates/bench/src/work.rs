@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
+
 /// What one run measures.
 #[derive(Clone, Debug)]
 pub(crate) struct Work {
@@ -10,6 +12,16 @@ pub(crate) struct Work {
     pub(crate) scale: Scale,
     /// Only rows whose name contains this.
     pub(crate) filter: Option<String>,
+    pub(crate) rows: Rows,
+}
+
+/// Which rows run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rows {
+    /// All.
+    All,
+    /// Those that the C program lacks.
+    Lacking,
 }
 
 /// How often each row does its work.
@@ -56,14 +68,14 @@ mod tests {
 
     #[test]
     fn sizes_are_powers_of_ten_up_to_the_largest() {
-        let work = |max| Work { max, scale: Scale::Full, filter: None };
+        let work = |max| Work { max, scale: Scale::Full, filter: None, rows: Rows::All };
         assert_eq!(work(1_000).sizes().collect::<Vec<_>>(), [1, 10, 100, 1_000]);
         assert_eq!(work(999).sizes().collect::<Vec<_>>(), [1, 10, 100]);
     }
 
     #[test]
     fn a_filter_is_a_part_of_the_name() {
-        let work = Work { max: 1, scale: Scale::Smoke, filter: Some("miss".into()) };
+        let work = Work { max: 1, scale: Scale::Smoke, filter: Some("miss".into()), rows: Rows::All };
         assert!(work.wants("interval/invalidate-miss") && !work.wants("invalidate/list"));
         assert_eq!((work.turns(2_000_000), work.turns(7)), (100, 1));
     }

@@ -38,7 +38,7 @@ fn of_size<S: Subject>(work: &Work, size: u64, random: &mut Random) {
     let order = random.order(size);
     let begin = Instant::now();
     for position in order {
-        intervals.push(S::insert(&space, position * SPACING, LENGTH));
+        intervals.push(S::insert(&space, S::record(), position * SPACING, LENGTH));
     }
     let inserted = begin.elapsed();
     row(work, INSERT, size, || inserted.as_nanos() as f64 / size as f64);
@@ -53,9 +53,10 @@ fn of_size<S: Subject>(work: &Work, size: u64, random: &mut Random) {
         figure
     });
 
+    let mut records = Vec::with_capacity(size as usize);
     let begin = Instant::now();
     for interval in intervals {
-        S::remove(interval);
+        records.push(S::remove(interval));
     }
     let removed = begin.elapsed();
     if work.wants(REMOVE) {

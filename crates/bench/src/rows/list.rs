@@ -20,12 +20,11 @@ pub(super) fn no_subscriber<S: Subject>(work: &Work) {
 
 /// Invalidations of a space with a list; then one of its subscribers goes and comes again.
 pub(super) fn walks<S: Subject>(work: &Work, lengths: &[u64]) {
-    const CHANGE: &str = "unregister+register";
     for &length in lengths {
         let space = S::space();
         let mut list: Vec<_> = (0..length).map(|_| S::register(&space)).collect();
-        row(work, "invalidate/list", length, || each(work.turns(2_000_000), |_| S::cycle(&space, 0, PAGE)));
-        row(work, CHANGE, length, || {
+        walk::<S>(work, "invalidate/list", &space, length);
+        row(work, "unregister+register", length, || {
             let mut one = Some(list.remove(0));
             let figure = each(work.turns(20_000), |_| {
                 one.take().into_iter().for_each(S::unregister);
@@ -35,4 +34,15 @@ pub(super) fn walks<S: Subject>(work: &Work, lengths: &[u64]) {
             figure
         });
     }
+}
+
+/// A list that is longer than any of the C program's.
+pub(super) fn long<S: Subject>(work: &Work, length: u64) {
+    let space = S::space();
+    let _list: Vec<_> = (0..length).map(|_| S::register(&space)).collect();
+    walk::<S>(work, "invalidate/list [kernel-like]", &space, length);
+}
+
+fn walk<S: Subject>(work: &Work, name: &str, space: &S::Space, length: u64) {
+    row(work, name, length, || each(work.turns(2_000_000), |_| S::cycle(space, 0, PAGE)));
 }

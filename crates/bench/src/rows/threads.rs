@@ -9,11 +9,47 @@ use super::timing::row;
 use crate::subject::{PAGE, Subject};
 use crate::work::Work;
 
-/// Threads that invalidate what they watch.
+/// Threads that invalidate what they watch; all callbacks count in one place, as in C.
 pub(super) fn invalidators<S: Subject>(work: &Work, threads: &[u64]) {
-    let (space, _intervals) = far_apart::<S>();
+    invalidate::<S, _>(work, "interval/invalidate-hit threads", threads, |space, from| {
+        S::insert(space, S::record(), from, WATCHED)
+    });
+}
+
+/// The same with callbacks that share nothing.
+pub(super) fn invalidators_alone<S: Subject>(work: &Work, threads: &[u64]) {
+    invalidate::<S, _>(
+        work,
+        "interval/invalidate-hit threads, own counters [kernel-like]",
+        threads,
+        |space, from| S::insert_alone(space, from, WATCHED),
+    );
+}
+
+/// Threads that read what they watch, while nobody invalidates.
+pub(super) fn readers<S: Subject>(work: &Work, threads: &[u64]) {
+    read::<S>(work, "interval/read threads", threads);
+}
+
+/// The same with numbers of threads that the C program has not.
+pub(super) fn readers_more<S: Subject>(work: &Work, threads: &[u64]) {
+    read::<S>(work, "interval/read threads [kernel-like]", threads);
+}
+
+/// How many bytes each watches, 2^40 bytes from each other.
+const WATCHED: u64 = 1 << 20;
+
+/// Eight subscriptions.
+fn far_apart<S: Subject, I>(insert: impl Fn(&S::Space, u64) -> I) -> (S::Space, Vec<I>) {
+    let space = S::space();
+    let intervals = (1..=8).map(|number| insert(&space, number << 40)).collect();
+    (space, intervals)
+}
+
+fn invalidate<S: Subject, I>(work: &Work, name: &str, threads: &[u64], insert: impl Fn(&S::Space, u64) -> I) {
+    let (space, _intervals) = far_apart::<S, I>(insert);
     for &threads in threads {
-        row(work, "interval/invalidate-hit threads", threads, || {
+        row(work, name, threads, || {
             all_at_once(work.time(700), threads, |thread, stop| {
                 let base = (thread + 1) << 40;
                 until(stop, |turn| S::cycle(&space, base + turn * PAGE, PAGE))
@@ -22,11 +58,10 @@ pub(super) fn invalidators<S: Subject>(work: &Work, threads: &[u64]) {
     }
 }
 
-/// Threads that read what they watch, while nobody invalidates.
-pub(super) fn readers<S: Subject>(work: &Work, threads: &[u64]) {
-    let (_space, intervals) = far_apart::<S>();
+fn read<S: Subject>(work: &Work, name: &str, threads: &[u64]) {
+    let (_space, intervals) = far_apart::<S, _>(|space, from| S::insert(space, S::record(), from, WATCHED));
     for &threads in threads {
-        row(work, "interval/read threads", threads, || {
+        row(work, name, threads, || {
             all_at_once(work.time(700), threads, |thread, stop| {
                 let mut retries = 0;
                 let own = &intervals[thread as usize];
@@ -38,29 +73,18 @@ pub(super) fn readers<S: Subject>(work: &Work, threads: &[u64]) {
     }
 }
 
-/// Eight subscriptions, 2^40 bytes from each other.
-fn far_apart<S: Subject>() -> (S::Space, Vec<S::Interval>) {
-    let space = S::space();
-    let intervals = (1..=8).map(|number| S::insert(&space, number << 40, 1 << 20)).collect();
-    (space, intervals)
-}
-
-/// Repeats `work` in groups of 64 turns until it is told to stop; gives the number of turns.
-pub(super) fn until(stop: &AtomicBool, mut work: impl FnMut(u64)) -> u64 {
+/// Repeats `turn` in groups of 64 until it is told to stop; gives the number of turns.
+fn until(stop: &AtomicBool, mut turn: impl FnMut(u64)) -> u64 {
     let mut turns = 0;
     while !stop.load(Ordering::Relaxed) {
-        (0..64).for_each(&mut work);
+        (0..64).for_each(&mut turn);
         turns += 64;
     }
     turns
 }
 
 /// Nanoseconds of the clock on the wall a turn, over the turns of all threads.
-pub(super) fn all_at_once(
-    time: Duration,
-    threads: u64,
-    body: impl Fn(u64, &AtomicBool) -> u64 + Sync,
-) -> f64 {
+fn all_at_once(time: Duration, threads: u64, body: impl Fn(u64, &AtomicBool) -> u64 + Sync) -> f64 {
     let stop = AtomicBool::new(false);
     let (body, stop) = (&body, &stop);
     let begin = Instant::now();
