@@ -23,6 +23,10 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Write a picture to this file
+    #[arg(long, visible_alias = "picture", value_name = "PATH")]
+    pub(crate) svg: Option<PathBuf>,
+
     /// Take about a minute: at most 10,000 intervals, three rounds
     #[arg(long)]
     pub(crate) quick: bool,

@@ -17,6 +17,10 @@ pub(crate) enum Failure {
     NotALine(PathBuf, String),
     /// It ended with an error.
     Ended(PathBuf, ExitStatus),
+    /// The picture cannot be drawn.
+    NotDrawn(String),
+    /// The picture cannot be written.
+    NotWritten(PathBuf, io::Error),
     /// No row has such a name.
     NoRow(String),
 }
@@ -40,6 +44,12 @@ impl fmt::Display for Failure {
             Failure::Ended(program, status) => {
                 write!(f, "{} ended with {status}; it must end with exit code 0", program.display())
             }
+            Failure::NotDrawn(error) => write!(f, "the picture cannot be drawn: {error}"),
+            Failure::NotWritten(path, error) => write!(
+                f,
+                "{} cannot be written: {error}; --svg wants the path of a file in a folder that is there",
+                path.display()
+            ),
             Failure::NoRow(part) => write!(
                 f,
                 "no row's name contains `{part}`; without --rows all of them run, and show their names"

@@ -4,6 +4,7 @@ use std::fs;
 use std::thread;
 
 use crate::args::Args;
+use crate::cores;
 
 /// Some lines that stand above the figures.
 pub(crate) fn describe(args: &Args) -> String {
@@ -24,8 +25,15 @@ pub(crate) fn describe(args: &Args) -> String {
     if args.rounds() < 5 {
         lines += "; a target asks for five rounds";
     }
-    lines += "\n";
-    lines
+    lines + "\n" + &cores("before")
+}
+
+/// How much of the machine was to be had; if it is less than all, others were at it.
+pub(crate) fn cores(when: &str) -> String {
+    match cores::of_two_threads() {
+        Some(cores) => format!("cores     {cores:.2} for two threads {when}\n"),
+        None => String::new(),
+    }
 }
 
 /// The processor's name, out of `/proc/cpuinfo`.

@@ -2,12 +2,13 @@
 //!
 //! The program runs itself as a child process for each set of rows ([`rows`]), as it runs the C program, so
 //! that every run starts with a fresh heap. Both print lines of the same form ([`line`]); they run in turn for
-//! several rounds ([`rounds`]), and what came out becomes a [`report`]: a [`table`] or JSON ([`json`]).
+//! several rounds ([`rounds`]), and what came out becomes a [`report`]: a [`table`] or JSON ([`json`]), and a [`picture`].
 //!
 //! What is measured is the public interface as a user calls it ([`subject`]), never a shorter path.
 
 mod args;
 mod child;
+mod cores;
 mod count;
 mod derived;
 mod failure;
@@ -15,6 +16,7 @@ mod heap;
 mod json;
 mod line;
 mod machine;
+mod picture;
 mod progress;
 mod random;
 mod report;
@@ -54,10 +56,15 @@ fn run(args: &Args) -> Result<(), Failure> {
     eprint!("{machine}");
     let samples = rounds::run(args)?;
     let report = report::build(&samples);
+    let after = machine::cores("after");
+    if let Some(path) = &args.svg {
+        picture::write(path, &report, &machine)?;
+    }
     if args.json {
+        eprint!("{after}");
         println!("{}", json::of(&report));
     } else {
-        print!("{machine}\n{}", table::of(&report));
+        print!("{machine}{after}\n{}", table::of(&report));
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ fn cells(row: &Row) -> [String; 9] {
         off.map_or(String::new(), |ratio| format!("({ratio:.2} x C) ")) + &time(row.twin),
         time(row.ours),
         ratio(row.figure),
-        row.spread.map_or("-".into(), |(least, most)| format!("{least:.2} - {most:.2}")),
+        row.spread.map_or("-".into(), |(least, most)| format!("{} - {}", short(least), short(most))),
         ratio(row.target),
         row.met().map_or("-", |met| if met { "yes" } else { "no" }).into(),
     ]
@@ -54,7 +54,11 @@ fn time(figure: Option<f64>) -> String {
 }
 
 fn ratio(ratio: Option<f64>) -> String {
-    ratio.map_or("-".into(), |ratio| format!("{ratio:.2}"))
+    ratio.map_or("-".into(), short)
+}
+
+fn short(ratio: f64) -> String {
+    if ratio < 0.095 { format!("{ratio:.3}") } else { format!("{ratio:.2}") }
 }
 
 #[cfg(test)]

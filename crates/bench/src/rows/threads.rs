@@ -11,7 +11,7 @@ use crate::work::Work;
 
 /// Threads that invalidate what they watch; all callbacks count in one place, as in C.
 pub(super) fn invalidators<S: Subject>(work: &Work, threads: &[u64]) {
-    invalidate::<S, _>(work, "interval/invalidate-hit threads", threads, |space, from| {
+    invalidate::<S, _>(work, "interval/invalidate-hit threads", threads, 700, |space, from| {
         S::insert(space, S::record(), from, WATCHED)
     });
 }
@@ -22,6 +22,7 @@ pub(super) fn invalidators_alone<S: Subject>(work: &Work, threads: &[u64]) {
         work,
         "interval/invalidate-hit threads, own counters [kernel-like]",
         threads,
+        400,
         |space, from| S::insert_alone(space, from, WATCHED),
     );
 }
@@ -46,11 +47,18 @@ fn far_apart<S: Subject, I>(insert: impl Fn(&S::Space, u64) -> I) -> (S::Space, 
     (space, intervals)
 }
 
-fn invalidate<S: Subject, I>(work: &Work, name: &str, threads: &[u64], insert: impl Fn(&S::Space, u64) -> I) {
+fn invalidate<S: Subject, I>(
+    work: &Work,
+    name: &str,
+    threads: &[u64],
+    milliseconds: u64,
+    insert: impl Fn(&S::Space, u64) -> I,
+) {
+    let time = work.time(milliseconds);
     let (space, _intervals) = far_apart::<S, I>(insert);
     for &threads in threads {
         row(work, name, threads, || {
-            all_at_once(work.time(700), threads, |thread, stop| {
+            all_at_once(time, threads, |thread, stop| {
                 let base = (thread + 1) << 40;
                 until(stop, |turn| S::cycle(&space, base + turn * PAGE, PAGE))
             })
