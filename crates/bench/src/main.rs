@@ -53,7 +53,9 @@ fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let machine = machine::describe(args);
-    eprint!("{machine}");
+    if args.json {
+        eprint!("{machine}");
+    }
     let samples = rounds::run(args)?;
     let report = report::build(&samples);
     let after = machine::cores("after");

@@ -1,6 +1,7 @@
 //! Charts of lines: nanoseconds an operation against the number of intervals or threads, both on logarithmic axes.
 
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::style::{color, label, line, time};
 use super::{Area, Drawn, not_drawn};
@@ -27,7 +28,7 @@ pub(super) const CHARTS: &[Chart] = &[
     of("Remove", &["interval/remove"], "intervals"),
     of("Invalidation, walk of a list", &["invalidate/list", "invalidate/list [kernel-like]"], "subscribers"),
     of(
-        "Threads that invalidate apart",
+        "Threads that invalidate apart, own counters",
         &["interval/invalidate-hit threads, own counters [kernel-like]"],
         "threads",
     ),
@@ -44,6 +45,8 @@ pub(super) fn draw(area: &Area<'_>, what: &Chart, rows: &[Row]) -> Drawn {
     }
     let (left, right) = bounds(all.iter().map(|point| point.0));
     let (low, high) = bounds(all.iter().map(|point| point.1));
+    // Whole decades, so that the axis has marks.
+    let (low, high) = (10f64.powf(low.log10().floor()), 10f64.powf((high * 1.01).log10().ceil()));
     let mut chart = ChartBuilder::on(area)
         .caption(what.title, ("sans-serif", 16))
         .margin(10)
@@ -52,7 +55,7 @@ pub(super) fn draw(area: &Area<'_>, what: &Chart, rows: &[Row]) -> Drawn {
         // Room for the names at the lines' ends.
         .build_cartesian_2d(
             (left..right * (right / left).powf(0.3).max(3.0)).log_scale(),
-            (low / 1.5..high * 1.5).log_scale(),
+            (low..high).log_scale(),
         )
         .map_err(not_drawn)?;
     chart
@@ -69,27 +72,28 @@ pub(super) fn draw(area: &Area<'_>, what: &Chart, rows: &[Row]) -> Drawn {
     for (column, points) in &columns {
         line(&mut chart, *column, points)?;
     }
-    chart.draw_series(names(&columns, (high / low) * 2.25)).map_err(not_drawn)?;
+    let names = places(&columns, high / low).into_iter().map(|(column, place)| {
+        let style = ("sans-serif", 14).into_font().color(&color(column));
+        let beside = style.pos(Pos::new(HPos::Left, VPos::Center));
+        EmptyElement::at(place) + Text::new(label(column), (10, 0), beside)
+    });
+    chart.draw_series(names).map_err(not_drawn)?;
     Ok(())
 }
 
-/// The name of each line, right of its last point; names that would meet are moved apart.
-fn names(columns: &[(Column, Vec<(f64, f64)>)], height: f64) -> Vec<Text<'static, (f64, f64), String>> {
-    let mut ends: Vec<(Column, f64, f64)> = columns
-        .iter()
-        .filter_map(|(column, points)| points.last().map(|point| (*column, point.0, point.1)))
-        .collect();
-    ends.sort_by(|one, other| one.2.total_cmp(&other.2));
+/// Where the name of each line stands: beside its last point, but names that would meet are moved apart.
+fn places(columns: &[(Column, Vec<(f64, f64)>)], height: f64) -> Vec<(Column, (f64, f64))> {
+    let end = |(column, points): &(Column, Vec<(f64, f64)>)| points.last().map(|end| (*column, *end));
+    let mut ends: Vec<_> = columns.iter().filter_map(end).collect();
+    ends.sort_by(|one, other| one.1.1.total_cmp(&other.1.1));
     // The height of a line of text, as a factor on the axis.
-    let apart = height.powf(0.09);
+    let apart = height.powf(0.08);
     let mut least = 0.0;
-    let name = |(column, x, y): (Column, f64, f64)| {
-        let y = f64::max(y, least);
-        least = y * apart;
-        let style = ("sans-serif", 14).into_font().color(&color(column));
-        Text::new(format!("  {}", label(column)), (x, y * apart.sqrt()), style)
-    };
-    ends.into_iter().map(name).collect()
+    for (_, (_, y)) in &mut ends {
+        *y = f64::max(*y, least);
+        least = *y * apart;
+    }
+    ends
 }
 
 /// The points of a program's line, from left to right.
@@ -121,6 +125,14 @@ fn rounded(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_do_not_meet() {
+        let ends = [(Column::Ours, vec![(1.0, 9.0), (10.0, 10.0)]), (Column::Twin, vec![(10.0, 10.1)])];
+        let places = places(&ends, 100.0);
+        assert_eq!(places[0], (Column::Ours, (10.0, 10.0)));
+        assert!(places[1].1.1 > 14.0, "{places:?}");
+    }
 
     #[test]
     fn numbers_are_short() {

@@ -44,7 +44,7 @@ pub(super) fn draw(area: &Area<'_>, rows: &[Row]) -> Drawn {
         16,
         HPos::Left,
     )?;
-    let legend = "disc: meets its target (bar)   cross: does not   diamond: has none   line: least to most of the rounds";
+    let legend = "disc: meets its target (bar) · cross: does not · diamond: has none · line: least to most of the rounds";
     text(area, legend, (20, 36), 12, HPos::Left)?;
     for ratio in [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0] {
         let shade = if ratio == 1.0 { BLACK.mix(0.8) } else { BLACK.mix(0.15) };
@@ -60,7 +60,7 @@ pub(super) fn draw(area: &Area<'_>, rows: &[Row]) -> Drawn {
 
 fn draw_row(area: &Area<'_>, row: &Row, y: i32) -> Drawn {
     let Some(figure) = row.figure else { return Ok(()) };
-    text(area, &format!("{}  {}", row.name, row.n), (LEFT - 12, y), 12, HPos::Right)?;
+    text(area, &format!("{}, n {}", row.name, row.n), (LEFT - 12, y), 12, HPos::Right)?;
     let color = color(Column::Ours);
     if let Some((least, most)) = row.spread {
         let ends = vec![(x(least), y), (x(most), y)];
