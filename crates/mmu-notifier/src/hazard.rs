@@ -57,10 +57,10 @@ const CROWD_ID: u64 = 1;
 const FIRST_ID: u64 = 2;
 const IDS: u64 = 1 << (64 - ID_SHIFT);
 
-/// How many unclaimed hazards a call that may allocate leaves in the reserve.
-const RESERVE: u32 = if cfg!(any(loom, shuttle)) { 2 } else { 16 };
+/// How many unclaimed hazards a call that may allocate leaves in the reserve; so many are allocated together.
+const RESERVE: usize = if cfg!(any(loom, shuttle)) { 2 } else { 16 };
 
-/// The record of one call under way.
+/// The record of one call under way: two cache lines, what starts and ends write in the first.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct Hazard {
@@ -81,7 +81,8 @@ pub(crate) struct Hazard {
     /// Who waits for a change of this hazard. (Here the second cache line begins.)
     pub(crate) post: Post,
     hits: AtomicU64,
-    refusals: AtomicU64,
+    /// Sections that had to pass a fence (the lowest bits), and the stamp under which they are counted.
+    fenced: AtomicU64,
     /// Where the start was called, while its guard belongs to that thread; for diagnostics.
     origin: AtomicPtr<Location<'static>>,
     /// The context of the thread that claimed it, where it is nobody's or that is diagnosed; to be compared only.
@@ -91,6 +92,8 @@ pub(crate) struct Hazard {
     /// The next of the same thread number: a ring.
     sibling: AtomicPtr<Hazard>,
 }
+
+const _: () = assert!(cfg!(any(loom, shuttle)) || size_of::<Hazard>() == 128);
 
 impl Hazard {
     fn new(id: u64) -> Self {
@@ -106,7 +109,7 @@ impl Hazard {
             starts: AtomicU64::new(0),
             post: Post::new(),
             hits: AtomicU64::new(0),
-            refusals: AtomicU64::new(0),
+            fenced: AtomicU64::new(0),
             origin: AtomicPtr::new(ptr::null_mut()),
             thread: AtomicPtr::new(ptr::null_mut()),
             next: AtomicPtr::new(ptr::null_mut()),

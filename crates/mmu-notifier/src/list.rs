@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "records are shared with walks through raw pointers")]
 
 mod array;
+pub(crate) mod grace;
 pub(crate) mod leave;
 mod node;
 mod registration;

@@ -15,6 +15,7 @@ mod bell;
 mod claims;
 mod detach;
 mod epoch;
+mod grace;
 mod list;
 mod lock;
 mod reading;

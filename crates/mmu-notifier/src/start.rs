@@ -26,7 +26,7 @@ use pass::Hits;
 use crate::address::Range;
 use crate::diagnostics;
 use crate::frame::{self, Frame, Kind};
-use crate::hazard::{Claim, Hazard};
+use crate::hazard::Claim;
 use crate::hung::Post;
 use crate::index::Batch;
 use crate::invalidation::{Details, Invalidation, Owner};
@@ -65,22 +65,18 @@ fn start_watched(
     started: &mut Started,
 ) -> Held {
     let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
+    if !subscriptions.index.is_open() {
+        return start_listed(space, range, owner, details, started);
+    }
     let part = |held| Part { invalidation: Invalidation::join(range, owner, details), held };
     platform::with_context(|context| {
         started.forks = crate::fork::count();
         diagnostics::start(subscriptions, range);
         let calls = Calls { space, subscriptions, context };
         let index = &subscriptions.index;
-        if !index.is_open() && subscriptions.list.count() == 0 {
-            trace::started(subscriptions, slice::from_ref(&part(Held::NOTHING)), 0);
-            return Held::NOTHING;
-        }
         let Some(hazard) = subscriptions.book.remembered(context) else {
             return calls.run_slowly(part(Held::NOTHING), started);
         };
-        if !index.is_open() {
-            return calls.run_listed(part(Held::NOTHING), hazard, started);
-        }
         let claim = Claim::One(hazard);
         let identity = claim.publish(range.bounds(), owner.map_or(0, Owner::get), index.epoch());
         // CONTRACT C3.3: who is inserted from here on is busy for this invalidation, and not called.
@@ -97,6 +93,35 @@ fn start_watched(
             Some(post) => calls.ring(part(held), post, started),
         }
         held
+    })
+}
+
+/// The way of one range where there is no interval side: the list alone hears it.
+#[inline(never)]
+fn start_listed(
+    space: &Space,
+    range: Range,
+    owner: Option<Owner>,
+    details: Details,
+    started: &mut Started,
+) -> Held {
+    let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
+    let mut part = Part { invalidation: Invalidation::join(range, owner, details), held: Held::NOTHING };
+    platform::with_context(|context| {
+        diagnostics::start(subscriptions, range);
+        let calls = Calls { space, subscriptions, context };
+        if !subscriptions.list.is_heard() {
+            return calls.heard_by_nobody(slice::from_ref(&part));
+        }
+        let Some(hazard) = subscriptions.book.remembered(context) else {
+            return calls.run_slowly(part, started);
+        };
+        let section = Claim::One(hazard);
+        section.keep();
+        match calls.run(slice::from_mut(&mut part), section, None, started) {
+            Ok(()) => Held::NOTHING,
+            Err(StartError::WouldBlock) => Held::REFUSED,
+        }
     })
 }
 
@@ -127,6 +152,10 @@ impl<'c> Calls<'c> {
             return Ok(());
         }
         if !self.subscriptions.index.is_open() {
+            if !self.subscriptions.list.is_heard() {
+                self.heard_by_nobody(parts);
+                return Ok(());
+            }
             let section = self.subscriptions.book.claim(self.context);
             return self.run(parts, section, None, started);
         }
@@ -142,15 +171,10 @@ impl<'c> Calls<'c> {
         self.run(parts, section, Some(&mut hits), started)
     }
 
-    /// The way of one range that only the list hears.
-    #[inline(never)]
-    fn run_listed(&self, mut part: Part, hazard: &Hazard, started: &mut Started) -> Held {
-        let section = Claim::One(hazard);
-        section.keep();
-        match self.run(slice::from_mut(&mut part), section, None, started) {
-            Ok(()) => part.held,
-            Err(StartError::WouldBlock) => Held::REFUSED,
-        }
+    /// A start that leaves no trace on either side.
+    fn heard_by_nobody(&self, parts: &[Part]) -> Held {
+        trace::started(self.subscriptions, parts, 0);
+        Held::NOTHING
     }
 
     /// The way of one range that has no hazard at hand.
@@ -243,9 +267,6 @@ impl<'c> Calls<'c> {
         };
         started.list_limit = walk::start(self.subscriptions, section, parts, &mut over, failure);
         keep_first(late, self.subscriptions.leave_section(section));
-        if failure.is_some() {
-            section.count(0, 1);
-        }
     }
 
     /// Changes the phase of every part, and tells those who wait for it.
@@ -292,6 +313,7 @@ impl<'c> Calls<'c> {
     ) -> Result<(), StartError> {
         let Outcome { failure, mut late } = core::mem::take(outcome);
         if failure.is_some() {
+            self.subscriptions.count_refusal();
             parts.iter().for_each(|part| part.give_back(self.subscriptions));
         }
         if exit_due {

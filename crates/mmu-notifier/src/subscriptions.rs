@@ -21,6 +21,7 @@ pub(crate) struct Subscriptions {
     /// Rung when a free that put began has run, or was left to a call that may sleep.
     pub(crate) freed: Bell,
     pub(crate) waits: AtomicU64,
+    pub(crate) refusals: AtomicU64,
     /// Not 0 once the exit is over.
     exited: AtomicU32,
     /// Of the space, in this process; never used twice.
@@ -43,6 +44,7 @@ impl Subscriptions {
             list: List::new(),
             freed: Bell::new(),
             waits: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
             exited: AtomicU32::new(0),
             id,
             label,
@@ -76,6 +78,10 @@ impl Subscriptions {
 
     pub(crate) fn count_wait(&self) {
         self.waits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_refusal(&self) {
+        self.refusals.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Says whether the calling thread is in a callback of this space.

@@ -12,12 +12,21 @@ use crate::platform::Context;
 use crate::space::Stats;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, full_fence};
 
+/// Hazards that were allocated together.
+#[derive(Debug)]
+struct Slab {
+    hazards: [Hazard; RESERVE],
+    next: *mut Slab,
+}
+
 /// All hazards of a space.
 ///
 /// # Invariants
-/// `head` and `next` lead to hazards that live as long as the book; a hazard enters the list once and stays.
+/// `head` and `next` lead to hazards that live as long as the book, each in one of its slabs; a hazard enters the list
+/// once and stays.
 #[derive(Debug)]
 pub(crate) struct Book {
+    slabs: AtomicPtr<Slab>,
     head: AtomicPtr<Hazard>,
     reserve: AtomicPtr<Hazard>,
     spare: AtomicU32,
@@ -31,6 +40,7 @@ impl Book {
     /// Makes an empty book for the space `id`; [`refill`](Self::refill) it before use.
     pub(crate) fn new(id: u64) -> Self {
         Book {
+            slabs: AtomicPtr::new(ptr::null_mut()),
             head: AtomicPtr::new(ptr::null_mut()),
             reserve: AtomicPtr::new(ptr::null_mut()),
             spare: AtomicU32::new(0),
@@ -50,22 +60,43 @@ impl Book {
     /// # Context
     /// Allocates; none of the library's locks may be held.
     pub(crate) fn refill(&self, more: u32) -> bool {
-        while self.spare.load(Ordering::Relaxed) < RESERVE + more {
-            let Some(id) = self.fresh_id() else { return true };
-            let layout = Layout::new::<Hazard>();
-            // SAFETY: the layout of a hazard has a size.
-            let memory = unsafe { alloc(layout) }.cast::<Hazard>();
-            let Some(hazard) = NonNull::new(memory) else { return false };
-            // SAFETY: hazard points to fresh memory of its layout.
-            unsafe { hazard.write(Hazard::new(id)) };
-            self.shelve(hazard.as_ptr());
+        while self.spare.load(Ordering::Relaxed) < RESERVE as u32 + more {
+            let Some(id) = self.fresh_ids(RESERVE as u64) else { return true };
+            let Some(slab) = self.add_slab(id) else { return false };
+            for index in 0..RESERVE {
+                // SAFETY: the slab was just made, and lives as long as the book.
+                let hazard =
+                    unsafe { &raw mut (*slab.as_ptr()).hazards }.cast::<Hazard>().wrapping_add(index);
+                self.shelve(hazard);
+            }
         }
         true
     }
 
-    fn fresh_id(&self) -> Option<u64> {
-        let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        if id < IDS {
+    /// Allocates hazards with ids from `id` on; none if there is no memory.
+    fn add_slab(&self, id: u64) -> Option<NonNull<Slab>> {
+        let layout = Layout::new::<Slab>();
+        // SAFETY: the layout of a slab has a size.
+        let slab = NonNull::new(unsafe { alloc(layout) }.cast::<Slab>())?;
+        let hazard = |index| Hazard::new(id + index as u64);
+        let mut first = self.slabs.load(Ordering::Relaxed);
+        // SAFETY: slab points to fresh memory of its layout.
+        unsafe { slab.write(Slab { hazards: core::array::from_fn(hazard), next: first }) };
+        // Nobody follows the links before the drop, which has the book alone.
+        while let Err(now) =
+            self.slabs.compare_exchange(first, slab.as_ptr(), Ordering::Relaxed, Ordering::Relaxed)
+        {
+            first = now;
+            // SAFETY: until it is linked the slab is this call's.
+            unsafe { (*slab.as_ptr()).next = first };
+        }
+        Some(slab)
+    }
+
+    /// Takes so many ids that nobody had; returns the first.
+    fn fresh_ids(&self, count: u64) -> Option<u64> {
+        let id = self.ids.fetch_add(count, Ordering::Relaxed);
+        if id + count <= IDS {
             return Some(id);
         }
         self.ids.store(IDS, Ordering::Relaxed);
@@ -190,7 +221,7 @@ impl Book {
         if !hazard.is_used_up() {
             return true;
         }
-        let Some(id) = self.fresh_id() else { return false };
+        let Some(id) = self.fresh_ids(1) else { return false };
         hazard.starts.store(hazard.starts(), Ordering::Relaxed);
         // ORDERING: release, as the end whose word it overwrites.
         hazard.word.store(id << ID_SHIFT, Ordering::Release);
@@ -229,7 +260,7 @@ impl Book {
         calling.map(Hazard::pin).filter(|pin| *pin != 0).min().unwrap_or(u64::MAX)
     }
 
-    /// Sums up what was counted here: starts, hits, refusals, and invalidations that are active now.
+    /// Sums up what was counted here: starts, hits, and invalidations that are active now.
     pub(crate) fn sum(&self) -> Stats {
         let mut stats = Stats {
             starts: self.crowd.starts.load(Ordering::Relaxed),
@@ -239,7 +270,6 @@ impl Book {
         for hazard in self.iter() {
             stats.starts += hazard.starts();
             stats.hits += hazard.hits.load(Ordering::Relaxed);
-            stats.refusals += hazard.refusals.load(Ordering::Relaxed);
             stats.active += u64::from(hazard.word() & PHASE != 0);
         }
         stats
@@ -280,17 +310,15 @@ impl Book {
 
 impl Drop for Book {
     fn drop(&mut self) {
-        for list in [&self.head, &self.reserve] {
-            let mut at = list.load(Ordering::Relaxed);
-            // SAFETY: the book is going: nobody else uses its hazards, and each is in one of the two lists.
-            while let Some(hazard) = unsafe { at.as_ref() } {
-                let next = hazard.next.load(Ordering::Relaxed);
-                // SAFETY: it was made by `refill` and is not used again.
-                unsafe { ptr::drop_in_place(at) };
-                // SAFETY: it was allocated by `refill` with this layout.
-                unsafe { dealloc(at.cast(), Layout::new::<Hazard>()) };
-                at = next;
-            }
+        let mut at = self.slabs.load(Ordering::Relaxed);
+        while !at.is_null() {
+            // SAFETY: the book is going: nobody else uses its slabs, and each is linked once.
+            let next = unsafe { (*at).next };
+            // SAFETY: it was made by `add_slab` and is not used again.
+            unsafe { ptr::drop_in_place(at) };
+            // SAFETY: it was allocated by `add_slab` with this layout.
+            unsafe { dealloc(at.cast(), Layout::new::<Slab>()) };
+            at = next;
         }
     }
 }

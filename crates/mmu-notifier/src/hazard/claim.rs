@@ -120,20 +120,27 @@ impl<'b> Claim<'b> {
         self.retire(identity)
     }
 
-    /// Enters a read section of the list.
+    /// Marks a read section of the list. What orders it against the loads of the walk is the list's
+    /// [`Grace`](crate::list::grace::Grace).
     #[inline]
     pub(crate) fn enter_section(self, stamp: u64) {
         match self {
-            // ORDERING: section, F, load of the list; against tombstone, F, look at the sections. Release: a grace
-            // period may read this in place of the 0 of the section before, and takes that for over: what its
-            // callbacks did comes before the free.
-            Claim::One(hazard) => publish(&hazard.section, stamp << 1 | 1),
-            Claim::Crowd(crowd) => {
-                crowd.sections.fetch_add(1, Ordering::Relaxed);
-                // ORDERING: as above.
-                full_fence();
-            }
+            // ORDERING: release: a grace period may read this in place of the 0 of the section before, and takes that
+            // for over: what its callbacks did comes before the free.
+            Claim::One(hazard) => hazard.section.store(stamp << 1 | 1, Ordering::Release),
+            Claim::Crowd(crowd) => _ = crowd.sections.fetch_add(1, Ordering::Relaxed),
         }
+    }
+
+    /// Counts one more fenced section under this stamp; returns how many there were, up to a bound. Only who holds
+    /// the claim counts.
+    pub(crate) fn count_section(self, stamp: u64) -> u64 {
+        const MOST: u64 = (1 << 16) - 1;
+        let Claim::One(hazard) = self else { return 0 };
+        let (before, this) = (hazard.fenced.load(Ordering::Relaxed), stamp << 16);
+        let count = if before & !MOST == this { (before & MOST) + 1 } else { 1 };
+        hazard.fenced.store(this | count.min(MOST), Ordering::Relaxed);
+        count
     }
 
     /// Leaves the section. Returns the post if somebody may have to hear of it.
@@ -179,10 +186,9 @@ impl<'b> Claim<'b> {
     }
 
     /// Adds to the statistics of this space.
-    pub(crate) fn count(self, hits: u64, refusals: u64) {
+    pub(crate) fn count(self, hits: u64) {
         if let Claim::One(hazard) = self {
             Hazard::count(&hazard.hits, hits);
-            Hazard::count(&hazard.refusals, refusals);
         }
     }
 

@@ -3,10 +3,10 @@
 //! # Protocol
 //! *Register* appends an entry and then raises the number (release). *Take off* marks the node, then replaces
 //! its entry by a tombstone. A full array is replaced by a copy without tombstones; walks may go on in the old
-//! one, which is why the node is marked too. *Walk*: enter a section, F, load the array. *Grace period*: take
-//! off, F, new stamp, F, wait for every section of that stamp or an older one.
+//! one, which is why the node is marked too. *Walk*: enter a section, load the array. *Grace period*: take off, fence of
+//! the list, new stamp, wait for every section of the old stamp or an older one; see [`grace`](super::grace).
 //!
-//! A walk that a grace period does not see passes its fence later, so it sees the mark; one that it sees is
+//! A walk that a grace period does not see loads the list later, so it sees the mark; one that it sees is
 //! waited for; one that begins behind it carries a newer stamp and is not.
 
 #![expect(unsafe_code, reason = "arrays are reached through raw pointers that a section protects")]
@@ -16,10 +16,11 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
 
+use super::grace::Grace;
 use super::node::{Key, Node};
-use crate::hazard::Book;
+use crate::hazard::{Book, Claim};
 use crate::scan::{Own, Scan, Wanted};
-use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinGuard, SpinLock, fenced_increment, full_fence};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinGuard, SpinLock};
 
 /// Entries of the first array.
 const FIRST: usize = if cfg!(any(loom, shuttle)) { 2 } else { 16 };
@@ -70,7 +71,7 @@ pub(crate) struct List {
     array: AtomicPtr<Array>,
     live: AtomicU64,
     number: AtomicU64,
-    grace: AtomicU64,
+    grace: Grace,
     lock: SpinLock,
     closed: Cell<bool>,
     /// Arrays that were replaced and are not freed yet. Changes under the lock.
@@ -88,7 +89,7 @@ impl List {
             array: AtomicPtr::new(ptr::null_mut()),
             live: AtomicU64::new(0),
             number: AtomicU64::new(0),
-            grace: AtomicU64::new(1),
+            grace: Grace::new(),
             lock: SpinLock::new(),
             closed: Cell::new(false),
             retired: AtomicPtr::new(ptr::null_mut()),
@@ -101,11 +102,17 @@ impl List {
         self.live.load(Ordering::Acquire)
     }
 
-    /// The stamp to enter a section with.
+    /// Enters a section of a walk.
     #[inline]
-    pub(crate) fn stamp(&self) -> u64 {
-        // ORDERING: acquire pairs with `new_grace`: who carries the new stamp sees what was taken off.
-        self.grace.load(Ordering::Acquire)
+    pub(crate) fn enter(&self, claim: Claim<'_>) {
+        self.grace.enter(claim);
+    }
+
+    /// Says whether anybody is on the list, for a start that has passed no fence of its own (P7).
+    #[inline]
+    pub(crate) fn is_heard(&self) -> bool {
+        self.grace.look();
+        self.count() != 0
     }
 
     /// The number of the newest registration; whoever has it or a smaller one is found by a walk.
@@ -117,8 +124,8 @@ impl List {
 
     /// Begins a grace period; its stamp is what sections to wait for carry at the most.
     pub(crate) fn new_grace(&self) -> u64 {
-        // ORDERING: taken off, F, stamp, F, look at the sections; against section, F, walk.
-        fenced_increment(&self.grace)
+        self.grace.fence();
+        self.grace.advance()
     }
 
     /// What a walk goes through.
@@ -151,9 +158,9 @@ impl List {
             return None;
         }
         drop(lock);
-        // ORDERING: entry, F; whatever this thread reads afterwards, a start that comes behind that finds the
-        // entry (P7), though nothing was written that the start could have read.
-        full_fence();
+        // ORDERING: entry, fence of the list; whatever this thread reads afterwards, a start that comes behind that
+        // finds the entry (P7), though nothing was written that the start could have read.
+        self.grace.fence();
         Some(Ok(()))
     }
 
@@ -228,10 +235,8 @@ impl List {
         let old = self.array.swap(Box::into_raw(array), Ordering::AcqRel);
         // SAFETY: the old array is not freed before it was retired here.
         if let Some(array) = unsafe { old.as_ref() } {
-            // ORDERING: swap, F, grace; against grace, section, F, load of the array in a walk: a walk that still
-            // loads the old array carries this stamp or an older one.
-            full_fence();
-            array.stamp.set(self.grace.load(Ordering::Relaxed));
+            // ORDERING: swap, then a new stamp (release): a walk that carries it (acquire) loads the new array.
+            array.stamp.set(self.grace.advance());
             self.retire(old);
         }
     }
@@ -329,7 +334,7 @@ impl List {
             self.retired.store(ptr::null_mut(), Ordering::Relaxed);
             first
         };
-        full_fence();
+        self.grace.fence();
         while !at.is_null() {
             // SAFETY: retired arrays are alive until they are freed here; this one is in no list now.
             let array = unsafe { &*at };

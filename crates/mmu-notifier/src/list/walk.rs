@@ -42,7 +42,7 @@ impl Call<'_> {
         let place = frame::Place { space: self.subscriptions.id, section: self.section, parts: &[] };
         let frame = Frame::new(&place, Kind::Walk);
         let link = frame.link(self.context);
-        self.section.enter_section(self.subscriptions.list.stamp());
+        self.subscriptions.list.enter(self.section);
         let result = visit(self.subscriptions.list.entries(), &mut panic);
         keep_first(&mut panic, self.subscriptions.leave_section(self.section));
         drop(link);
@@ -243,7 +243,7 @@ pub(crate) fn start(
     over: &mut dyn FnMut(),
     failure: &mut Option<Failure>,
 ) -> u64 {
-    section.enter_section(subscriptions.list.stamp());
+    subscriptions.list.enter(section);
     // CONTRACT C4.6: who registers from here on hears neither this start nor its end.
     let limit = subscriptions.list.limit();
     start_parts(subscriptions.list.entries(), limit, parts, over, failure);

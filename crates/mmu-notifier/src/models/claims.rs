@@ -24,7 +24,7 @@ fn call(book: &Book, first: u64) {
     claim.activate(identity);
     assert!(claim.is_active(identity));
     claim.retire(identity);
-    claim.count(1, 0);
+    claim.count(1);
     claim.give_back();
 }
 

@@ -157,3 +157,41 @@ fn synchronize_returns_behind_the_free() {
         thread.join().unwrap();
     });
 }
+
+/// Walks that see the mode quick, and an unregister that turns it: light barriers are full fences here, as heavy
+/// ones are. The mode was turned back by two sections without a change.
+#[test]
+fn an_unregister_waits_for_a_walk_that_took_the_quick_way() {
+    check(3, || {
+        let space = AddressSpace::new();
+        let watch = Watch::new();
+        let gone = space.register(Probe::new(&watch)).unwrap();
+        be_number(2);
+        space.invalidate(range(0, 0), || ());
+        let thread = invalidate(&space);
+        gone.unregister();
+        assert_eq!(watch.drops(), 1);
+        thread.join().unwrap();
+    });
+}
+
+/// The mode is turned back by one thread while another takes somebody off; a third walks.
+#[test]
+fn who_turns_the_mode_back_hides_no_change() {
+    check(3, || {
+        let space = AddressSpace::new();
+        let (watch, other) = (Watch::new(), Watch::new());
+        let stays = space.register(Probe::new(&other)).unwrap();
+        let gone = space.register(Probe::new(&watch)).unwrap();
+        let walker = space.clone();
+        let thread = thread::spawn(move || {
+            be_number(1);
+            walker.invalidate(range(0, 0), || ());
+            walker.invalidate(range(0, 0), || ());
+        });
+        gone.unregister();
+        assert_eq!(watch.drops(), 1);
+        thread.join().unwrap();
+        drop(stays);
+    });
+}

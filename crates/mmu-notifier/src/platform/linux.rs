@@ -73,8 +73,11 @@ pub(crate) fn heavy_barrier() {
             && membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
         if !again {
             // A sandbox forbids it by now. From here on both sides are full fences; a thread that chose before
-            // may have missed a waiter, so sleepers look again now and then.
+            // may have missed a waiter, so sleepers look again now and then. What it stored before it chose has
+            // left its store buffer when this nap is over: no processor keeps a store for so long.
             MODE.store(FORBIDDEN, Relaxed);
+            full_fence();
+            std::thread::sleep(std::time::Duration::from_nanos(NAP));
             full_fence();
         }
     }

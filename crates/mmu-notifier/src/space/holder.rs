@@ -303,6 +303,7 @@ impl AddressSpaceRef {
         let Some(subscriptions) = self.space().subscriptions() else { return Stats::default() };
         Stats {
             waits: subscriptions.waits.load(Ordering::Relaxed),
+            refusals: subscriptions.refusals.load(Ordering::Relaxed),
             intervals: subscriptions.index.count(),
             list: subscriptions.list.count(),
             ..subscriptions.book.sum()

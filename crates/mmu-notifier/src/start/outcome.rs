@@ -38,6 +38,7 @@ pub(crate) struct Outcome {
 }
 
 /// Keeps the first panic of several.
+#[inline]
 pub(crate) fn keep_first(late: &mut Option<Payload>, panic: Option<Payload>) {
     if panic.is_some() {
         *late = late.take().or(panic);

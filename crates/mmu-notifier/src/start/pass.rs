@@ -47,7 +47,7 @@ pub(super) fn call_intervals(
         pass.finish();
     }
     if let Some(claim) = parts.first().and_then(|part| part.claim(subscriptions)) {
-        claim.count(hits.called, u64::from(outcome.failure.is_some()));
+        claim.count(hits.called);
     }
 }
 
