@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 
 use crate::args::Args;
-use crate::cores;
+use crate::{cores, limits};
 
 /// Some lines that stand above the figures.
 pub(crate) fn describe(args: &Args) -> String {
@@ -25,7 +25,7 @@ pub(crate) fn describe(args: &Args) -> String {
     if args.rounds() < 5 {
         lines += "; a target asks for five rounds";
     }
-    lines + "\n" + &cores("before")
+    lines + "\n" + &cores("before") + &limits::describe()
 }
 
 /// How much of the machine was to be had; if it is less than all, others were at it.

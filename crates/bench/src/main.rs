@@ -1,7 +1,7 @@
 //! Measures the library: beside a C program of the same work, named by `--reference`, and alone.
 //!
 //! The program runs itself as a child process for each set of rows ([`rows`]), as it runs the C program, so
-//! that every run starts with a fresh heap. Both print lines of the same form ([`line`]); they run in turn for
+//! that every run starts with a fresh heap. Both print lines of the same form ([`mod@line`]); they run in turn for
 //! several rounds ([`rounds`]), and what came out becomes a [`report`]: a [`table`] or JSON ([`json`]), and a [`picture`].
 //!
 //! What is measured is the public interface as a user calls it ([`subject`]), never a shorter path.
@@ -14,6 +14,7 @@ mod derived;
 mod failure;
 mod heap;
 mod json;
+mod limits;
 mod line;
 mod machine;
 mod picture;

@@ -7,6 +7,7 @@
 mod batch;
 mod beside;
 mod churn;
+mod guard;
 mod interval;
 mod large;
 mod list;
@@ -68,6 +69,7 @@ fn of_both<S: Subject>(work: &Work) {
 
 /// The rows that only the library has.
 fn of_ours(work: &Work) {
+    guard::all(work);
     never_pause::remove(work);
     reading::without_a_thread(work);
     mirror::uses(work);

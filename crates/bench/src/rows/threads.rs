@@ -81,14 +81,16 @@ fn read<S: Subject>(work: &Work, name: &str, threads: &[u64]) {
     }
 }
 
-/// Repeats `turn` in groups of 64 until it is told to stop; gives the number of turns.
+/// Repeats `turn` in groups of 64, at least one, until it is told to stop; gives the number of turns.
 fn until(stop: &AtomicBool, mut turn: impl FnMut(u64)) -> u64 {
     let mut turns = 0;
-    while !stop.load(Ordering::Relaxed) {
+    loop {
         (0..64).for_each(&mut turn);
         turns += 64;
+        if stop.load(Ordering::Relaxed) {
+            return turns;
+        }
     }
-    turns
 }
 
 /// Nanoseconds of the clock on the wall a turn, over the turns of all threads.
