@@ -35,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "quick")]
     pub(crate) smoke: bool,
 
-    /// Only the rows whose name contains this (the C program runs all of its own nevertheless)
+    /// Only the rows whose name contains this (the C program cannot choose: it runs more)
     #[arg(long, value_name = "SUBSTRING")]
     pub(crate) rows: Option<String>,
 

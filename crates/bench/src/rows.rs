@@ -20,6 +20,8 @@ mod threads;
 mod timing;
 mod warm;
 
+pub(crate) use interval::is_wanted as are_intervals_wanted;
+
 use crate::args;
 use crate::subject::{KernelLike, Ours, Subject};
 use crate::work::{Rows, Work};

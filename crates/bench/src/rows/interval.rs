@@ -21,9 +21,14 @@ pub(super) const SPACING: u64 = 4 * PAGE;
 /// How long each is.
 pub(super) const LENGTH: u64 = 2 * PAGE;
 
+/// Says whether any of these rows is wanted.
+pub(crate) fn is_wanted(work: &Work) -> bool {
+    [INSERT, MISS, HIT, HITS, READ, REMOVE].iter().any(|name| work.wants(name))
+}
+
 /// All rows, for each number of intervals.
 pub(super) fn all<S: Subject>(work: &Work) {
-    if ![INSERT, MISS, HIT, HITS, READ, REMOVE].iter().any(|name| work.wants(name)) {
+    if !is_wanted(work) {
         return;
     }
     let mut random = Random::new();
