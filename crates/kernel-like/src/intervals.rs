@@ -58,15 +58,15 @@ impl Default for Intervals {
 }
 
 impl Intervals {
-    /// Calls all that overlap.
+    /// Calls all that overlap. What is begun ends with the drop of what this gives.
     #[inline]
-    pub(crate) fn start(&self, what: &Invalidation) -> Result<(), Refused> {
+    pub(crate) fn start(&self, what: &Invalidation) -> Result<Begun<'_>, Refused> {
         let (start, last) = (what.start(), what.last());
         let (first, seq) = {
             let mut state = self.state.lock();
             state.active += 1;
             match state.tree.first(start, last) {
-                None => return Ok(()),
+                None => return Ok(Begun(self)),
                 first => (first, self.freeze(&state)),
             }
         };
@@ -78,8 +78,7 @@ impl Intervals {
             }
             next = tree::next(node, start, last);
         }
-        std::mem::forget(begun);
-        Ok(())
+        Ok(begun)
     }
 
     /// Ends what a start began.
@@ -214,8 +213,8 @@ impl State {
     }
 }
 
-/// Ends a start that does not come to its end: one that is refused or panics.
-struct Begun<'a>(&'a Intervals);
+/// A start whose end is due: at once if it is refused or panics.
+pub(crate) struct Begun<'a>(&'a Intervals);
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
