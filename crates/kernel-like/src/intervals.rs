@@ -93,7 +93,7 @@ impl Intervals {
         if !is_frozen(seq) {
             return;
         }
-        // ORDERING: pairs with the load in `read_begin`'s sleep: who wakes sees what the owner wrote before.
+        // ORDERING: pairs with the load in `wait_until_over`: who wakes sees what the owner wrote before.
         self.seq.store(seq + 1, Ordering::Release);
         if state.going.is_some() || state.coming.is_some() {
             state.catch_up();
@@ -142,10 +142,16 @@ impl Intervals {
         let busy = token == self.seq(&state);
         drop(state);
         if busy {
-            // ORDERING: pairs with the store in `end`.
-            self.queue.wait_until(|| self.seq.load(Ordering::Acquire) != token);
+            self.wait_until_over(token);
         }
         token
+    }
+
+    /// Sleeps until the sequence moves on.
+    #[cold]
+    fn wait_until_over(&self, token: u64) {
+        // ORDERING: pairs with the store in `end`.
+        self.queue.wait_until(|| self.seq.load(Ordering::Acquire) != token);
     }
 
     #[inline]
