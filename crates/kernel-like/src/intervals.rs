@@ -58,15 +58,15 @@ impl Default for Intervals {
 }
 
 impl Intervals {
-    /// Calls all that overlap.
+    /// Calls all that overlap. What is begun ends with the drop of what this gives.
     #[inline]
-    pub(crate) fn start(&self, what: &Invalidation) -> Result<(), Refused> {
+    pub(crate) fn start(&self, what: &Invalidation) -> Result<Begun<'_>, Refused> {
         let (start, last) = (what.start(), what.last());
         let (first, seq) = {
             let mut state = self.state.lock();
             state.active += 1;
             match state.tree.first(start, last) {
-                None => return Ok(()),
+                None => return Ok(Begun(self)),
                 first => (first, self.freeze(&state)),
             }
         };
@@ -78,8 +78,7 @@ impl Intervals {
             }
             next = tree::next(node, start, last);
         }
-        std::mem::forget(begun);
-        Ok(())
+        Ok(begun)
     }
 
     /// Ends what a start began.
@@ -94,7 +93,7 @@ impl Intervals {
         if !is_frozen(seq) {
             return;
         }
-        // ORDERING: pairs with the load in `read_begin`'s sleep: who wakes sees what the owner wrote before.
+        // ORDERING: pairs with the load in `wait_until_over`: who wakes sees what the owner wrote before.
         self.seq.store(seq + 1, Ordering::Release);
         if state.going.is_some() || state.coming.is_some() {
             state.catch_up();
@@ -143,10 +142,16 @@ impl Intervals {
         let busy = token == self.seq(&state);
         drop(state);
         if busy {
-            // ORDERING: pairs with the store in `end`.
-            self.queue.wait_until(|| self.seq.load(Ordering::Acquire) != token);
+            self.wait_until_over(token);
         }
         token
+    }
+
+    /// Sleeps until the sequence moves on.
+    #[cold]
+    fn wait_until_over(&self, token: u64) {
+        // ORDERING: pairs with the store in `end`.
+        self.queue.wait_until(|| self.seq.load(Ordering::Acquire) != token);
     }
 
     #[inline]
@@ -214,8 +219,8 @@ impl State {
     }
 }
 
-/// Ends a start that does not come to its end: one that is refused or panics.
-struct Begun<'a>(&'a Intervals);
+/// A start whose end is due: at once if it is refused or panics.
+pub(crate) struct Begun<'a>(&'a Intervals);
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {

@@ -1,5 +1,6 @@
 //! A space: the interval side, the list, and what its owner calls around a change.
 
+use std::mem;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,11 +54,13 @@ impl Space {
     /// hits nobody.
     #[inline]
     pub fn invalidate_start(&self, range: Range<u64>) -> Active<'_> {
-        let mut active = Active::new(self, Invalidation::new(range));
-        if self.has_notifiers() && !active.what.is_empty() {
-            active.start().expect("a blockable start has no refusal");
-        }
-        active
+        let what = Invalidation::new(range);
+        let owed = if self.has_notifiers() {
+            self.start(&what).expect("a blockable start has no refusal")
+        } else {
+            Owed::Nothing
+        };
+        Active { space: self, what, owed }
     }
 
     /// The same for callbacks that must not sleep.
@@ -66,11 +69,9 @@ impl Space {
     /// One refused: nothing is active.
     #[inline]
     pub fn invalidate_start_nonblock(&self, range: Range<u64>) -> Result<Active<'_>, Refused> {
-        let mut active = Active::new(self, Invalidation::new(range).nonblock());
-        if self.has_notifiers() && !active.what.is_empty() {
-            active.start()?;
-        }
-        Ok(active)
+        let what = Invalidation::new(range).nonblock();
+        let owed = if self.has_notifiers() { self.start(&what)? } else { Owed::Nothing };
+        Ok(Active { space: self, what, owed })
     }
 
     /// Inserts an interval. With an invalidation active it is put off, and busy, until the last one ends.
@@ -150,12 +151,39 @@ impl Space {
         if self.users.swap(0, Ordering::Relaxed) == 0 || !self.has_notifiers() {
             return;
         }
+        // ORDERING: pairs with the store in `admit_interval`.
         if self.has_intervals.load(Ordering::Acquire) {
             let all = Invalidation::of_all();
-            self.intervals.start(&all).expect("a blockable start has no refusal");
-            self.intervals.end();
+            drop(self.intervals.start(&all).expect("a blockable start has no refusal"));
         }
         self.list.exit();
+    }
+
+    /// Calls everybody; what began before a refusal or a panic is ended here.
+    fn start(&self, what: &Invalidation) -> Result<Owed, Refused> {
+        if what.is_empty() {
+            return Ok(Owed::Nothing);
+        }
+        // ORDERING: pairs with the store in `admit_interval`.
+        let begun =
+            if self.has_intervals.load(Ordering::Acquire) { Some(self.intervals.start(what)?) } else { None };
+        let has_list = !self.list.is_empty();
+        if has_list {
+            self.list.start(what)?;
+        }
+        let owed = Owed::of(begun.is_some(), has_list);
+        // The end is owed by the `Active` from now on.
+        mem::forget(begun);
+        Ok(owed)
+    }
+
+    fn end(&self, what: &Invalidation, owed: Owed) {
+        if matches!(owed, Owed::Intervals | Owed::Both) {
+            self.intervals.end();
+        }
+        if matches!(owed, Owed::List | Owed::Both) {
+            self.list.end(what);
+        }
     }
 
     #[inline]
@@ -172,7 +200,7 @@ impl Space {
         assert!(!range.is_empty(), "an interval is not empty");
         self.admit()?;
         if !self.has_intervals.load(Ordering::Relaxed) {
-            // ORDERING: pairs with the load in `Active::start`.
+            // ORDERING: pairs with the loads in `start` and `exit`.
             self.has_intervals.store(true, Ordering::Release);
         }
         Ok(())
@@ -195,57 +223,46 @@ impl Space {
     }
 }
 
+/// Which sides are owed an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owed {
+    Nothing,
+    Intervals,
+    List,
+    Both,
+}
+
+impl Owed {
+    fn of(intervals: bool, list: bool) -> Self {
+        match (intervals, list) {
+            (false, false) => Self::Nothing,
+            (true, false) => Self::Intervals,
+            (false, true) => Self::List,
+            (true, true) => Self::Both,
+        }
+    }
+}
+
 /// An invalidation that started. Dropping it ends it; forgetting it costs liveness.
 #[must_use = "dropping it ends it"]
 #[derive(Debug)]
 pub struct Active<'a> {
     space: &'a Space,
     what: Invalidation,
-    /// Whether the interval side counts it.
-    intervals: bool,
-    /// Whether the list is owed an end.
-    list: bool,
+    owed: Owed,
 }
 
-impl<'a> Active<'a> {
-    #[inline]
-    fn new(space: &'a Space, what: Invalidation) -> Self {
-        Self { space, what, intervals: false, list: false }
-    }
-
+impl Active<'_> {
     /// Ends it: readers go on, then the list hears it.
     #[inline]
     pub fn end(self) {}
-
-    /// Starts it; what began before a refusal or a panic is ended by who drops this.
-    fn start(&mut self) -> Result<(), Refused> {
-        // ORDERING: pairs with the store in `admit_interval`.
-        if self.space.has_intervals.load(Ordering::Acquire) {
-            self.space.intervals.start(&self.what)?;
-            self.intervals = true;
-        }
-        if !self.space.list.is_empty() {
-            self.space.list.start(&self.what)?;
-        }
-        self.list = true;
-        Ok(())
-    }
-
-    fn finish(&self) {
-        if self.intervals {
-            self.space.intervals.end();
-        }
-        if self.list && !self.space.list.is_empty() {
-            self.space.list.end(&self.what);
-        }
-    }
 }
 
 impl Drop for Active<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.intervals | self.list {
-            self.finish();
+        if self.owed != Owed::Nothing {
+            self.space.end(&self.what, self.owed);
         }
     }
 }
