@@ -19,7 +19,7 @@ pub(super) fn all<S: Subject>(work: &Work) {
         let mut record = Some(S::record());
         beside(
             || record = record.take().map(|record| turn::<S>(&space, record)),
-            || for_a_time(work.time(300), |turn| S::cycle(&space, turn % standing * SPACING, PAGE)),
+            || for_a_time(work.time(200), |turn| S::cycle(&space, turn % standing * SPACING, PAGE)),
         )
     });
     row(work, "interval/insert+remove beside an invalidator [kernel-like]", standing, || {
@@ -30,7 +30,7 @@ pub(super) fn all<S: Subject>(work: &Work) {
                 place = (place + 1) % standing;
                 S::cycle(&space, place * SPACING, PAGE);
             },
-            || for_a_time(work.time(300), |_| record = record.take().map(|record| turn::<S>(&space, record))),
+            || for_a_time(work.time(200), |_| record = record.take().map(|record| turn::<S>(&space, record))),
         )
     });
 }

@@ -24,7 +24,7 @@ pub(super) fn all<S: Subject>(work: &Work) {
         let mut retries = 0;
         let figure = beside(
             || S::cycle(&space, 0, PAGE),
-            || for_a_time(work.time(300), |_| retries += u64::from(S::read(&intervals[1]))),
+            || for_a_time(work.time(200), |_| retries += u64::from(S::read(&intervals[1]))),
         );
         black_box(retries);
         figure

@@ -22,7 +22,7 @@ pub(super) fn invalidators_alone<S: Subject>(work: &Work, threads: &[u64]) {
         work,
         "interval/invalidate-hit threads, own counters [kernel-like]",
         threads,
-        400,
+        300,
         |space, from| S::insert_alone(space, from, WATCHED),
     );
 }
