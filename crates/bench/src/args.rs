@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
@@ -27,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, visible_alias = "picture", value_name = "PATH")]
     pub(crate) svg: Option<PathBuf>,
 
-    /// Take about a minute: at most 10,000 intervals, three rounds
+    /// Take a minute at the most: up to 10,000 intervals, three rounds
     #[arg(long)]
     pub(crate) quick: bool,
 
@@ -39,7 +40,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SUBSTRING")]
     pub(crate) rows: Option<String>,
 
-    /// How often each program runs (5; 3 with --quick)
+    /// How often each program runs, however long it takes (else 5, or 3 with --quick, if ten minutes or one suffice)
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
 
@@ -82,6 +83,12 @@ impl Args {
             Size::Whole => 5,
         };
         self.rounds.unwrap_or(usual)
+    }
+
+    /// How long a run may take: ten minutes or one, unless the number of rounds is asked for.
+    pub(crate) fn time(&self) -> Option<Duration> {
+        let seconds = if self.quick { 60 } else { 600 };
+        self.rounds.is_none().then_some(Duration::from_secs(seconds))
     }
 
     /// In how many rounds the twin runs the C program's rows too: enough to see how far it is from that.

@@ -6,13 +6,13 @@ use std::thread;
 use crate::args::Args;
 use crate::{cores, limits};
 
-/// Some lines that stand above the figures.
-pub(crate) fn describe(args: &Args) -> String {
+/// Some lines that stand above the figures: the machine before it measures.
+pub(crate) fn describe() -> String {
     let file = |path| fs::read_to_string(path).unwrap_or_default();
     let cpus = thread::available_parallelism().map_or(0, usize::from);
     let kernel = file("/proc/sys/kernel/osrelease");
     let load = file("/proc/loadavg");
-    let mut lines = format!(
+    let lines = format!(
         "machine   {} x {cpus}, load {} before\nkernel    {}\ncompiler  {}{}\n",
         model(&file("/proc/cpuinfo")),
         or_unknown(load.split_whitespace().next()),
@@ -20,16 +20,23 @@ pub(crate) fn describe(args: &Args) -> String {
         env!("COMPILER"),
         if cfg!(debug_assertions) { ", NOT OPTIMISED: use cargo run --release" } else { "" },
     );
-    let work = args.work();
-    lines += &format!("measured  {} rounds, up to {} intervals", args.rounds(), work.max);
-    if args.rounds() < 5 {
-        lines += "; a target asks for five rounds";
+    lines + &cores("before") + &limits::describe()
+}
+
+/// The machine after it measured so many rounds, and how much that was.
+pub(crate) fn describe_after(args: &Args, rounds: u32) -> String {
+    let mut line = format!("measured  {rounds} rounds, up to {} intervals", args.work().max);
+    if rounds < args.rounds() {
+        line += &format!("; time was up for {}", args.rounds());
     }
-    lines + "\n" + &cores("before") + &limits::describe()
+    if rounds < 5 {
+        line += "; a target asks for five rounds";
+    }
+    cores("after") + &line + "\n"
 }
 
 /// How much of the machine was to be had; if it is less than all, others were at it.
-pub(crate) fn cores(when: &str) -> String {
+fn cores(when: &str) -> String {
     match cores::of_two_threads() {
         Some(cores) => format!("cores     {cores:.2} for two threads {when}\n"),
         None => String::new(),

@@ -53,21 +53,18 @@ fn run(args: &Args) -> Result<(), Failure> {
         rows::run(subject, &args.work());
         return Ok(());
     }
-    let machine = machine::describe(args);
-    if args.json {
-        eprint!("{machine}");
-    }
-    let samples = rounds::run(args)?;
+    let before = machine::describe();
+    let (samples, rounds) = rounds::run(args)?;
+    let machine = before + &machine::describe_after(args, rounds);
     let report = report::build(&samples);
-    let after = machine::cores("after");
     if let Some(path) = &args.svg {
         picture::write(path, &report, &machine)?;
     }
     if args.json {
-        eprint!("{after}");
+        eprint!("{machine}");
         println!("{}", json::of(&report));
     } else {
-        print!("{machine}{after}\n{}", table::of(&report));
+        print!("{machine}\n{}", table::of(&report));
     }
     Ok(())
 }

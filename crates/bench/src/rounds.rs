@@ -3,6 +3,7 @@
 use std::env;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::args::Args;
 use crate::child;
@@ -11,12 +12,15 @@ use crate::progress::Progress;
 use crate::rows;
 use crate::samples::{Column, Samples};
 
-/// Runs all rounds.
-pub(crate) fn run(args: &Args) -> Result<Samples, Failure> {
+/// Runs all rounds for which there is time; gives their number, too.
+pub(crate) fn run(args: &Args) -> Result<(Samples, u32), Failure> {
     let mut samples = Samples::default();
     let mut columns = args.columns();
     let progress = Progress::new(args.rounds(), columns.len());
-    for round in 1..=args.rounds() {
+    let begin = Instant::now();
+    let mut round = 0;
+    while round < args.rounds() && is_time(begin.elapsed(), round, args.time()) {
+        round += 1;
         for &column in &columns {
             one(args, round, column, &mut samples, &progress)?;
             progress.is_through(round, column);
@@ -27,8 +31,13 @@ pub(crate) fn run(args: &Args) -> Result<Samples, Failure> {
     progress.finish();
     match &args.rows {
         Some(part) if samples.is_empty() => Err(Failure::NoRow(part.clone())),
-        _ => Ok(samples),
+        _ => Ok((samples, round)),
     }
+}
+
+/// Says whether one more round fits, if it is as long as those before.
+fn is_time(taken: Duration, rounds: u32, limit: Option<Duration>) -> bool {
+    limit.is_none_or(|limit| rounds == 0 || taken + taken / rounds <= limit)
 }
 
 /// Runs one program once.
@@ -75,4 +84,18 @@ fn ourselves(args: &Args, subject: &str, all: bool) -> Result<Command, Failure> 
         command.args(["--rows", part]);
     }
     Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_that_would_be_too_long_is_left_out() {
+        let seconds = Duration::from_secs;
+        let limit = Some(seconds(60));
+        assert!(is_time(seconds(0), 0, limit) && is_time(seconds(40), 2, limit));
+        assert!(!is_time(seconds(44), 2, limit));
+        assert!(is_time(seconds(44), 2, None));
+    }
 }
