@@ -57,19 +57,26 @@ pub(crate) enum Refused {
 
 /// The index of a space. It is empty and unused until [`open`](Index::open).
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct Index {
     root: AtomicPtr<Page>,
     order: AtomicU64,
     epoch: AtomicU64,
     compare: Compare,
+    writer: Writer,
+}
+
+/// What only inserts and removes touch. It has cache lines of its own: every start reads what stands before it.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Writer {
     lock: SpinLock,
     pages: Pages,
     closed: Cell<bool>,
     count: AtomicU64,
 }
 
-// SAFETY: `pages` and `closed` are used under `lock` only; the rest is atomic.
+// SAFETY: the cells of `writer` are used under its lock only; the rest is atomic.
 unsafe impl Sync for Index {}
 // SAFETY: nothing in an index belongs to a thread.
 unsafe impl Send for Index {}
@@ -81,10 +88,12 @@ impl Index {
             order: AtomicU64::new(0),
             epoch: AtomicU64::new(1),
             compare: Compare::best(),
-            lock: SpinLock::new(),
-            pages: Pages::new(),
-            closed: Cell::new(false),
-            count: AtomicU64::new(0),
+            writer: Writer {
+                lock: SpinLock::new(),
+                pages: Pages::new(),
+                closed: Cell::new(false),
+                count: AtomicU64::new(0),
+            },
         }
     }
 
@@ -113,7 +122,7 @@ impl Index {
 
     /// How many subscriptions are inserted.
     pub(crate) fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+        self.writer.count.load(Ordering::Relaxed)
     }
 
     /// Collects the next subscriptions that overlap `bounds`, ascending, behind `after` (start and order).
@@ -130,18 +139,18 @@ impl Index {
 
     /// Takes the writer lock and says that nobody can be inserted any more.
     pub(crate) fn close(&self) {
-        let _lock = self.lock.lock();
-        self.closed.set(true);
+        let _lock = self.writer.lock.lock();
+        self.writer.closed.set(true);
     }
 
     /// Keeps inserts and removes out around a fork.
     pub(crate) fn lock_for_fork(&self) {
-        self.lock.lock_for_fork();
+        self.writer.lock.lock_for_fork();
     }
 
     /// Lets them in again.
     pub(crate) fn unlock_after_fork(&self) {
-        self.lock.unlock_after_fork();
+        self.writer.lock.unlock_after_fork();
     }
 }
 

@@ -2,7 +2,7 @@
 //! their slots, one byte each.
 //!
 //! # Protocol
-//! There are two lists, and a version, which is the number of entries: its lowest bit tells the valid one. *Add*:
+//! There are two lists, and a version, which is the number of entries in the leaf: its lowest bit tells the valid one. *Add*:
 //! fill the other list; version + 1 (release). *Load*: version (acquire), the list, F(acquire), version again: if it
 //! is another one the list may have been overwritten meanwhile; again. A leaf has [`FAN`] entries in its life, so a
 //! search loads that often at the most.
@@ -20,62 +20,55 @@ pub(super) struct Slots {
     count: usize,
 }
 
-/// The order of the entries of a leaf.
+/// The order of the entries of a leaf; the version stands elsewhere in the page.
 #[derive(Debug)]
-pub(super) struct Order {
-    lists: [[AtomicU64; WORDS]; 2],
-    version: AtomicU32,
-}
+#[repr(align(64))]
+pub(super) struct Order([[AtomicU64; WORDS]; 2]);
 
 impl Order {
     pub(super) fn new() -> Self {
         let list = |_| core::array::from_fn(|_| AtomicU64::new(0));
-        Order { lists: core::array::from_fn(list), version: AtomicU32::new(0) }
-    }
-
-    /// Forgets all, in a page that nobody can find.
-    pub(super) fn clear(&self) {
-        self.version.store(0, Ordering::Relaxed);
+        Order(core::array::from_fn(list))
     }
 
     /// Makes it the order of the slots themselves, in a page that nobody can find.
-    pub(super) fn fill(&self, count: usize) {
-        for (at, word) in self.lists[count % 2].iter().enumerate() {
+    pub(super) fn fill(&self, version: &AtomicU32, count: usize) {
+        for (at, word) in self.0[count % 2].iter().enumerate() {
             let slots = core::array::from_fn(|byte| (8 * at + byte) as u8);
             word.store(u64::from_le_bytes(slots), Ordering::Relaxed);
         }
-        self.version.store(count as u32, Ordering::Relaxed);
+        version.store(count as u32, Ordering::Relaxed);
     }
 
     /// Adds the next slot at `position`. By the writer.
-    pub(super) fn add(&self, position: usize) {
-        let slot = self.version.load(Ordering::Relaxed);
+    pub(super) fn add(&self, version: &AtomicU32, position: usize) {
+        let slot = version.load(Ordering::Relaxed);
         let mut slots = self.read(slot);
         slots.bytes.copy_within(position..slot as usize, position + 1);
         slots.bytes[position] = slot as u8;
         // ORDERING: the version before, then the list that it does not name; pairs with the fence in `load`.
         release_fence();
-        let list = &self.lists[(slot as usize + 1) % 2];
+        let list = &self.0[(slot as usize + 1) % 2];
         for (word, bytes) in list.iter().zip(slots.bytes.chunks_exact(8)) {
             word.store(u64::from_le_bytes(bytes.try_into().expect("eight bytes")), Ordering::Relaxed);
         }
         // ORDERING: release, for the acquire in `load`: the list is there.
-        self.version.store(slot + 1, Ordering::Release);
+        version.store(slot + 1, Ordering::Release);
     }
 
     /// The slots in order, those of dead entries included.
-    pub(super) fn load(&self) -> Slots {
+    pub(super) fn load(&self, version: &AtomicU32) -> Slots {
         // ORDERING: acquire pairs with the release in `add`.
-        let mut version = self.version.load(Ordering::Acquire);
+        let mut before = version.load(Ordering::Acquire);
         loop {
-            let slots = self.read(version);
+            let slots = self.read(before);
             // ORDERING: the list, then the version: if a word was that of the addition after the next, this is newer.
             acquire_fence();
-            let now = self.version.load(Ordering::Relaxed);
-            if now == version {
+            let now = version.load(Ordering::Relaxed);
+            if now == before {
                 return slots;
             }
-            version = now;
+            before = now;
             // ORDERING: as the acquire load above.
             acquire_fence();
         }
@@ -83,7 +76,7 @@ impl Order {
 
     fn read(&self, version: u32) -> Slots {
         let mut bytes = [0; 8 * WORDS];
-        for (word, bytes) in self.lists[version as usize % 2].iter().zip(bytes.chunks_exact_mut(8)) {
+        for (word, bytes) in self.0[version as usize % 2].iter().zip(bytes.chunks_exact_mut(8)) {
             bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
         }
         Slots { bytes, count: version as usize }
@@ -110,16 +103,16 @@ mod models {
     #[test]
     fn a_list_that_is_loaded_was_valid() {
         loom::model(|| {
-            let order = Arc::new(Order::new());
+            let order = Arc::new((Order::new(), AtomicU32::new(0)));
             let reader = order.clone();
             let thread = loom::thread::spawn(move || {
-                let found: Vec<usize> = reader.load().among(u32::MAX).collect();
+                let found: Vec<usize> = reader.0.load(&reader.1).among(u32::MAX).collect();
                 let valid: Vec<usize> = (0..found.len()).rev().collect();
                 assert_eq!(found, valid);
             });
-            (0..3).for_each(|_| order.add(0));
+            (0..3).for_each(|_| order.0.add(&order.1, 0));
             thread.join().unwrap();
-            assert_eq!(order.load().among(0b101).collect::<Vec<_>>(), [2, 0]);
+            assert_eq!(order.0.load(&order.1).among(0b101).collect::<Vec<_>>(), [2, 0]);
         });
     }
 }

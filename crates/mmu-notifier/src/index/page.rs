@@ -39,8 +39,8 @@ pub(super) struct Page {
     pub(super) overhang: AtomicU32,
     /// 0 for a leaf.
     pub(super) level: Cell<u32>,
-    /// How many slots are used, dead ones included.
-    pub(super) used: Cell<u32>,
+    /// How many slots are used, dead ones included; in a leaf the version of the order.
+    pub(super) used: AtomicU32,
     pub(super) parent: Cell<*const Page>,
     pub(super) slot: Cell<u32>,
     pub(super) stamp: Cell<u64>,
@@ -60,7 +60,7 @@ impl Page {
             live: AtomicU32::new(0),
             overhang: AtomicU32::new(0),
             level: Cell::new(0),
-            used: Cell::new(0),
+            used: AtomicU32::new(0),
             parent: Cell::new(ptr::null()),
             slot: Cell::new(0),
             stamp: Cell::new(0),
@@ -70,6 +70,11 @@ impl Page {
             max: core::array::from_fn(|_| AtomicU64::new(0)),
             item: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
         }
+    }
+
+    /// How many slots are used; for the writer.
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed) as usize
     }
 
     pub(super) fn is_leaf(&self) -> bool {
@@ -242,7 +247,7 @@ fn search_leaf(leaf: &Page, compare: Compare, query: &Query, batch: &mut Batch) 
     if hits.is_power_of_two() {
         return take(leaf, hits.trailing_zeros() as usize, compare, query, batch);
     }
-    leaf.order.load().among(hits).all(|slot| take(leaf, slot, compare, query, batch))
+    leaf.order.load(&leaf.used).among(hits).all(|slot| take(leaf, slot, compare, query, batch))
 }
 
 /// Adds an entry that is hit, unless an earlier search has found it; false if there is no room.

@@ -102,8 +102,7 @@ impl Pages {
         page.live.store(0, Ordering::Relaxed);
         page.overhang.store(0, Ordering::Relaxed);
         page.level.set(level);
-        page.used.set(0);
-        page.order.clear();
+        page.used.store(0, Ordering::Relaxed);
         page.parent.set(ptr::null());
         if level > 0 {
             // Behind the last separator of an inner page stands the top.

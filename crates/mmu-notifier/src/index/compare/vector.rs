@@ -80,6 +80,9 @@ impl Compare {
     }
 }
 
+// A load that crosses a line takes twice as long.
+const _: () = assert!(offset_of!(Page, key) % 64 == 0 && offset_of!(Page, max) % 64 == 0);
+
 /// How many cache lines of a page a search compares.
 const LINES_COMPARED: usize = offset_of!(Page, item) / 64;
 
