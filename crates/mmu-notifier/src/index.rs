@@ -134,20 +134,26 @@ impl Index {
     }
 }
 
-/// Where a subscription stands in the index; used under the writer lock.
+/// Where a subscription stands in the index: its leaf, and in the low bits, which a page leaves free, its slot.
+/// Used under the writer lock.
 #[derive(Debug)]
-pub(crate) struct Place {
-    page: Cell<*const Page>,
-    slot: Cell<u8>,
-}
+#[repr(transparent)]
+pub(crate) struct Place(Cell<*const Page>);
 
 impl Place {
     pub(crate) fn nowhere() -> Self {
-        Place { page: Cell::new(core::ptr::null()), slot: Cell::new(0) }
+        const { assert!(page::FAN <= align_of::<Page>()) };
+        Place(Cell::new(core::ptr::null()))
     }
 
     fn set(&self, page: *const Page, slot: usize) {
-        self.page.set(page);
-        self.slot.set(slot as u8);
+        self.0.set(page.map_addr(|address| address | slot));
+    }
+
+    /// Gives it, and forgets it.
+    fn take(&self) -> (*const Page, usize) {
+        let place = self.0.replace(core::ptr::null());
+        let slot = place.addr() % align_of::<Page>();
+        (place.map_addr(|address| address - slot), slot)
     }
 }

@@ -103,10 +103,10 @@ impl Index {
         // SAFETY: the caller keeps the node readable.
         let node = unsafe { node.as_ref() };
         let _lock = self.lock.lock();
-        let place = node.place();
+        let (leaf, slot) = node.place().take();
         // SAFETY: the place of an inserted node names its leaf.
-        let leaf = unsafe { &*place.page.replace(ptr::null()) };
-        let live = leaf.live.load(Ordering::Relaxed) & !(1 << place.slot.get());
+        let leaf = unsafe { &*leaf };
+        let live = leaf.live.load(Ordering::Relaxed) & !(1 << slot);
         leaf.live.store(live, Ordering::Release);
         self.lower(leaf, node.bounds().1);
         self.count.store(self.count.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
