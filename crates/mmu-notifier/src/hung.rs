@@ -1,30 +1,43 @@
 //! Hung nodes: waiting without a thread.
 //!
-//! Who may not sleep (detach, put, a future) leaves a [`Hung`] node behind. It scans as a sleeping thread
-//! would, hangs at the post of the first hazard that blocks, and whoever rings there moves it on to the next.
-//! When nothing blocks any more it is *ready*: what it stands for is done, outside every lock.
+//! Who may not sleep (detach, put, a future) leaves a node behind. It scans as a sleeping thread would, hangs at
+//! the post of the first hazard that blocks, and whoever rings there moves it on to the next. When nothing
+//! blocks any more it is *ready*: what it stands for is done, outside every lock.
 //!
 //! # Protocol
-//! The links and positions of a node belong to the [`Hooks`] lock of its space. A node enters the bell before
-//! it looks whether its block holds, so a change is never missed (see [`Bell`]). Ready nodes either are
-//! finished by who rang, or stay with the [`Hooks`] until a call that may sleep comes by: where a space is
-//! made so (clause C7.4), an end frees nothing.
+//! The links of a node belong to the [`Hooks`] lock of its space. A node enters the bell before it looks whether
+//! its block holds, so a change is never missed (see [`Bell`]). A ring looks at the same hazard afresh: the call
+//! that blocked there has rung before it gave the hazard back, so what blocks is that call still. Ready nodes
+//! either are finished by who rang, or stay with the [`Hooks`] until a call that may sleep comes by: where a
+//! space is made so (clause C7.4), an end frees nothing.
 //!
-//! Nodes are passed on as the raw pointers that [`Hooks::hang`] was given: they lead to what the node is part
-//! of, which a reference to the node alone would not.
+//! # Two sizes
+//! What hangs in lists is a [`Link`], one word. That of an interval is *short*: its record has no more room for
+//! hanging, and all else follows from the record. Every other one is the first field of a [`Hung`], which says
+//! what it waits for, and can be cancelled.
+//!
+//! Nodes are passed on as the raw pointers that they were given as: they lead to what the node is part of, which
+//! a reference to the node alone would not.
 //!
 //! # Invariants
 //! - A node is in one place: nowhere, at one post, among the ready ones, or with who finishes it.
 //! - A node is not moved or freed before it was finished or cancelled.
+//! - A link that is not short is the first field of a [`Hung`]; one that is, that of an interval's node.
 
 #![expect(unsafe_code, reason = "nodes are linked through raw pointers")]
 
-use core::cell::{Cell, UnsafeCell};
+mod link;
+
+use core::cell::Cell;
 use core::ptr::{self, NonNull};
 
+pub(crate) use link::Link;
+use link::Queue;
+
 use crate::hazard::Book;
-use crate::platform::Bell;
-use crate::scan::{Block, Scan, Wanted};
+use crate::interval;
+use crate::platform::{self, Bell};
+use crate::scan::{Own, Scan, Wanted};
 use crate::sync::{AtomicU32, Ordering, SpinGuard, SpinLock};
 
 /// What is done with a node that is ready; it may free the node.
@@ -44,21 +57,25 @@ pub(crate) enum When {
 
 /// One that waits without a thread.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Hung {
-    next: Cell<*const Hung>,
-    previous: Cell<*const Hung>,
+    link: Link,
+    /// The one before it at its post.
+    previous: Cell<*const Link>,
+    /// The post that it hangs at.
     at: Cell<*const Post>,
-    scan: UnsafeCell<Option<(Scan, Block)>>,
-    finish: Cell<Option<Finish>>,
-    when: Cell<When>,
+    how: Cell<Option<How>>,
 }
+
+/// What a node waits for, and what is done then.
+type How = (Wanted, Finish, When);
 
 /// A place to wait: a bell, and the nodes that hang there.
 #[derive(Debug)]
 pub(crate) struct Post {
     pub(crate) bell: Bell,
     /// Under the lock of the hooks.
-    first: Cell<*const Hung>,
+    first: Cell<*const Link>,
 }
 
 // SAFETY: `first` is used under the lock of the hooks of the space only.
@@ -76,13 +93,15 @@ impl Hung {
     /// A node that hangs nowhere.
     pub(crate) fn new() -> Self {
         Hung {
-            next: Cell::new(ptr::null()),
+            link: Link::long(),
             previous: Cell::new(ptr::null()),
             at: Cell::new(ptr::null()),
-            scan: UnsafeCell::new(None),
-            finish: Cell::new(None),
-            when: Cell::new(When::AtOnce),
+            how: Cell::new(None),
         }
+    }
+
+    fn how(&self) -> How {
+        self.how.get().expect("a node is hung up with what it waits for")
     }
 }
 
@@ -102,13 +121,6 @@ pub(crate) struct Hooks {
 unsafe impl Sync for Hooks {}
 // SAFETY: as above; the nodes may be finished by any thread.
 unsafe impl Send for Hooks {}
-
-/// Nodes in order, linked by `next`; used under the lock of the hooks.
-#[derive(Debug)]
-struct Queue {
-    first: Cell<*const Hung>,
-    last: Cell<*const Hung>,
-}
 
 impl Hooks {
     /// Makes the hooks of a space; `leaves_work`: ready nodes that may be left are left.
@@ -135,14 +147,26 @@ impl Hooks {
         wanted: Wanted,
         (finish, when): (Finish, When),
     ) {
-        let lock = self.lock.lock();
         // SAFETY: the caller keeps the node alive.
-        let hung = unsafe { node.as_ref() };
-        hung.finish.set(Some(finish));
-        hung.when.set(when);
-        let scan = Scan::new(book, wanted);
-        let block = scan.advance(book);
-        self.settle(&lock, book, node, scan, block);
+        unsafe { node.as_ref() }.how.set(Some((wanted, finish, when)));
+        self.hang_link(book, node.cast());
+    }
+
+    /// Hangs the node of an interval up until nobody is calling it any more; then it is freed, with all that it
+    /// leads to, at once or by the next call that may sleep.
+    ///
+    /// # Safety
+    /// - The node is out of the index and withdrawn, and the caller has passed a full fence since.
+    /// - Nobody uses it any more but the starts that are waited for.
+    pub(crate) unsafe fn hang_interval(&self, book: &Book, node: NonNull<interval::Node>) {
+        // SAFETY: as promised by the caller.
+        let link = unsafe { interval::Node::hang(node) };
+        self.hang_link(book, link);
+    }
+
+    fn hang_link(&self, book: &Book, node: NonNull<Link>) {
+        let lock = self.lock.lock();
+        self.settle(&lock, book, node, &Scan::new(book, wanted_by(node)));
         drop(lock);
         self.finish(&self.due);
     }
@@ -152,16 +176,15 @@ impl Hooks {
         let _lock = self.lock.lock();
         // SAFETY: the post is that of a hazard of the book, which the caller keeps alive with these hooks.
         let Some(post) = (unsafe { node.at.get().as_ref() }) else {
-            return self.due.take_out(node) || self.ready.take_out(node);
+            return self.due.take_out(&node.link) || self.ready.take_out(&node.link);
         };
-        let (next, previous) = (node.next.get(), node.previous.get());
+        let (next, previous) = (node.link.next(), node.previous.get());
         // SAFETY: nodes at one post are alive and linked under the lock, which is held.
         match unsafe { previous.as_ref() } {
-            Some(previous) => previous.next.set(next),
+            Some(previous) => previous.set_next(next),
             None => post.first.set(next),
         }
-        // SAFETY: as above.
-        if let Some(next) = unsafe { next.as_ref() } {
+        if let Some(next) = NonNull::new(next.cast_mut()).and_then(long) {
             next.previous.set(previous);
         }
         node.at.set(ptr::null());
@@ -179,28 +202,22 @@ impl Hooks {
         let lock = self.lock.lock();
         let mut at = post.first.replace(ptr::null());
         while let Some(node) = NonNull::new(at.cast_mut()) {
-            // SAFETY: nodes at one post are alive and linked under the lock, which is held.
-            let hung = unsafe { node.as_ref() };
-            at = hung.next.get();
-            hung.at.set(ptr::null());
+            at = take_from_post(node);
             post.bell.leave();
-            // SAFETY: the scan of a node is used under the lock, which is held.
-            let taken = unsafe { &mut *hung.scan.get() }.take();
-            if let Some((scan, block)) = taken {
-                let block = if scan.holds(book, block) { Some(block) } else { scan.advance(book) };
-                self.settle(&lock, book, node, scan, block);
-            }
+            self.settle(&lock, book, node, &Scan::again(book, post, wanted_by(node)));
         }
         drop(lock);
         self.finish(&self.due);
     }
 
     /// Says whether anything was left ready.
+    #[inline]
     pub(crate) fn has_ready(&self) -> bool {
         self.has_ready.load(Ordering::Relaxed) != 0
     }
 
     /// Finishes what was left ready. Called by calls that may sleep, and at the end of the space.
+    #[inline]
     pub(crate) fn finish_ready(&self) {
         if self.has_ready() {
             self.finish(&self.ready);
@@ -209,30 +226,28 @@ impl Hooks {
 
     /// Finishes what is queued, one by one, outside the lock; a panic goes on after the rest. What a node does may
     /// cancel those behind it. The caller holds the space.
+    #[cold]
     fn finish(&self, queue: &Queue) {
         let mut first_panic = None;
-        while let Some((node, finish)) = self.take_next(queue) {
-            // SAFETY: the node is in no list, and `hang` was promised that this may be called.
-            let result = crate::platform::catch(|| unsafe { finish(node) });
+        while let Some(node) = self.take_next(queue) {
+            // SAFETY: the node is in no list, and who hung it up has promised that it may be finished.
+            let result = platform::catch(|| unsafe { finish(node) });
             first_panic = first_panic.or(result.err());
         }
         if let Some(payload) = first_panic {
-            crate::platform::resume(payload);
+            platform::resume(payload);
         }
     }
 
-    fn take_next(&self, queue: &Queue) -> Option<(NonNull<Hung>, Finish)> {
+    fn take_next(&self, queue: &Queue) -> Option<NonNull<Link>> {
         let _lock = self.lock.lock();
         let node = queue.pop();
         self.has_ready.store(u32::from(!self.ready.is_empty()), Ordering::Relaxed);
-        let node = node?;
-        // SAFETY: a queued node is alive until it is finished or cancelled.
-        let finish = unsafe { node.as_ref() }.finish.take();
-        Some((node, finish.expect("a node is hung up with its finish")))
+        node
     }
 
     /// Keeps a ready node for the next call that may sleep. Under the lock.
-    fn leave(&self, node: NonNull<Hung>) {
+    fn leave(&self, node: NonNull<Link>) {
         self.ready.push(node);
         self.has_ready.store(1, Ordering::Relaxed);
     }
@@ -244,20 +259,13 @@ impl Hooks {
         for post in book.posts() {
             let mut at = post.first.replace(ptr::null());
             while let Some(node) = NonNull::new(at.cast_mut()) {
-                // SAFETY: nodes at one post are alive and linked under the lock, which is held.
-                let hung = unsafe { node.as_ref() };
-                at = hung.next.get();
-                hung.at.set(ptr::null());
+                at = take_from_post(node);
                 nodes.push(node);
             }
             post.bell.forget_waiters();
         }
         while let Some(node) = nodes.pop() {
-            // SAFETY: they were alive above, and nothing was finished since.
-            let hung = unsafe { node.as_ref() };
-            // SAFETY: the scan of a node is used under the lock, which is held.
-            let taken = unsafe { &mut *hung.scan.get() }.take();
-            if !taken.is_some_and(|(scan, block)| hang_at(book, node, scan, Some(block))) {
+            if !hang_at(book, node, &Scan::new(book, wanted_by(node))) {
                 self.leave(node);
             }
         }
@@ -277,21 +285,13 @@ impl Hooks {
         self.lock.unlock_after_fork();
     }
 
-    /// Hangs a node at its block, or at the next one that holds; with none it is ready.
-    fn settle(
-        &self,
-        _lock: &SpinGuard<'_>,
-        book: &Book,
-        node: NonNull<Hung>,
-        scan: Scan,
-        block: Option<Block>,
-    ) {
-        if hang_at(book, node, scan, block) {
+    /// Hangs a node at the next block that holds; with none it is ready.
+    fn settle(&self, _lock: &SpinGuard<'_>, book: &Book, node: NonNull<Link>, scan: &Scan) {
+        if hang_at(book, node, scan) {
             return;
         }
-        // SAFETY: the node is alive until it is finished or cancelled.
-        let hung = unsafe { node.as_ref() };
-        if self.leaves_work && hung.when.get() == When::MayBeLeft {
+        let may_be_left = long(node).is_none_or(|hung| hung.how().2 == When::MayBeLeft);
+        if self.leaves_work && may_be_left {
             self.leave(node);
         } else {
             self.due.push(node);
@@ -299,84 +299,75 @@ impl Hooks {
     }
 }
 
+/// The whole node, unless its link is short.
+fn long<'n>(node: NonNull<Link>) -> Option<&'n Hung> {
+    // SAFETY: the nodes that this file passes on are alive until they are finished or cancelled.
+    let short = unsafe { node.as_ref() }.is_short();
+    // SAFETY: by the invariant it is the first field of a hung node, and its pointer leads to all of that.
+    (!short).then(|| unsafe { node.cast().as_ref() })
+}
+
+/// What a node waits for.
+fn wanted_by(node: NonNull<Link>) -> Wanted {
+    match long(node) {
+        Some(hung) => hung.how().0,
+        None => {
+            let node = interval::Node::of_link(node);
+            // SAFETY: the nodes that this file passes on are alive until they are finished or cancelled.
+            Wanted::Called { bounds: unsafe { node.as_ref() }.bounds(), own: Own::Awaited }
+        }
+    }
+}
+
+/// Finishes a ready node.
+///
+/// # Safety
+/// The node is in no list any more.
+unsafe fn finish(node: NonNull<Link>) {
+    match long(node) {
+        Some(hung) => {
+            let (_, finish, _) = hung.how();
+            // SAFETY: who hung it up has promised that this may be called with it.
+            unsafe { finish(node.cast()) };
+        }
+        // SAFETY: nobody is calling it any more, and who hung it up has promised that nobody else uses it.
+        None => unsafe { interval::Node::free(interval::Node::of_link(node)) },
+    }
+}
+
+/// Takes note that a node hangs at no post any more; gives the next one there.
+fn take_from_post(node: NonNull<Link>) -> *const Link {
+    if let Some(hung) = long(node) {
+        hung.at.set(ptr::null());
+    }
+    // SAFETY: nodes at one post are alive and linked under the lock, which is held.
+    unsafe { node.as_ref() }.next()
+}
+
 /// Hangs a node at the first block that holds, under the lock; false if none does.
-fn hang_at(book: &Book, node: NonNull<Hung>, scan: Scan, mut block: Option<Block>) -> bool {
-    // SAFETY: the node is alive until it is finished or cancelled.
-    let hung = unsafe { node.as_ref() };
-    while let Some(blocked) = block {
+fn hang_at(book: &Book, node: NonNull<Link>, scan: &Scan) -> bool {
+    while let Some(blocked) = scan.advance(book) {
         let post = scan.post(book, blocked);
         post.bell.enter();
         if scan.holds(book, blocked) {
-            // SAFETY: the scan of a node is used under the lock, which is held.
-            unsafe { *hung.scan.get() = Some((scan, blocked)) };
             link(post, node);
             return true;
         }
         post.bell.leave();
-        block = scan.advance(book);
     }
     false
 }
 
 /// Puts a node at the head of those at `post`, under the lock.
-fn link(post: &Post, node: NonNull<Hung>) {
+fn link(post: &Post, node: NonNull<Link>) {
     let first = post.first.replace(node.as_ptr());
     // SAFETY: the node is alive until it is finished or cancelled.
-    let hung = unsafe { node.as_ref() };
-    hung.at.set(post);
-    hung.previous.set(ptr::null());
-    hung.next.set(first);
-    // SAFETY: nodes at one post are alive and linked under the lock, which is held.
-    if let Some(first) = unsafe { first.as_ref() } {
+    unsafe { node.as_ref() }.set_next(first);
+    if let Some(hung) = long(node) {
+        hung.at.set(post);
+        hung.previous.set(ptr::null());
+    }
+    if let Some(first) = NonNull::new(first.cast_mut()).and_then(long) {
         first.previous.set(node.as_ptr());
-    }
-}
-
-impl Queue {
-    fn new() -> Self {
-        Queue { first: Cell::new(ptr::null()), last: Cell::new(ptr::null()) }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.first.get().is_null()
-    }
-
-    /// Adds a node that is alive until it is finished or cancelled.
-    fn push(&self, node: NonNull<Hung>) {
-        // SAFETY: as the caller promises.
-        unsafe { node.as_ref() }.next.set(ptr::null());
-        // SAFETY: queued nodes are alive.
-        match unsafe { self.last.replace(node.as_ptr()).as_ref() } {
-            Some(last) => last.next.set(node.as_ptr()),
-            None => self.first.set(node.as_ptr()),
-        }
-    }
-
-    fn pop(&self) -> Option<NonNull<Hung>> {
-        let node = NonNull::new(self.first.get().cast_mut())?;
-        // SAFETY: queued nodes are alive.
-        self.first.set(unsafe { node.as_ref() }.next.get());
-        if self.first.get().is_null() {
-            self.last.set(ptr::null());
-        }
-        Some(node)
-    }
-
-    /// Takes a node out, wherever it stands; false if it is not here.
-    fn take_out(&self, node: &Hung) -> bool {
-        let (mut link, mut before) = (&self.first, ptr::null());
-        // SAFETY: queued nodes are alive.
-        while let Some(queued) = unsafe { link.get().as_ref() } {
-            if ptr::eq(queued, node) {
-                link.set(queued.next.get());
-                if ptr::eq(self.last.get(), node) {
-                    self.last.set(before);
-                }
-                return true;
-            }
-            before = link.get();
-            link = &queued.next;
-        }
-        false
     }
 }

@@ -39,8 +39,11 @@
 #![expect(unsafe_code, reason = "records are shared with starts through raw pointers")]
 
 mod node;
+mod quiet;
 mod read;
+mod record;
 pub(crate) mod removal;
+mod replace;
 mod subscription;
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -52,7 +55,8 @@ use core::fmt;
 pub use node::Sequence;
 pub(crate) use node::{Callbacks, Node};
 pub use read::{ReadBegin, ReadToken};
-pub use subscription::{NotReplaced, ReplaceError, ReplaceErrorKind, Subscription};
+pub use replace::{NotReplaced, ReplaceError, ReplaceErrorKind};
+pub use subscription::Subscription;
 
 use crate::invalidation::{Invalidation, Owner};
 use crate::space::LockAllError;
@@ -120,6 +124,11 @@ impl Options {
     /// Neither owner nor label.
     pub const fn new() -> Self {
         Options { owner: None, label: None }
+    }
+
+    /// Says whether there is neither.
+    pub(crate) const fn are_none(&self) -> bool {
+        self.owner.is_none() && self.label.is_none()
     }
 
     /// Invalidations with this owner are not the subscriber's business (clause C3.12): it is not called for

@@ -12,6 +12,7 @@
 #![expect(unsafe_code, reason = "the position in the book is a raw pointer, so that it can be kept")]
 
 use core::cell::Cell;
+use core::ptr;
 
 use crate::frame::{is_own, own_in_crowd};
 use crate::hazard::{Book, CALLING, Hazard, PHASE};
@@ -63,6 +64,12 @@ impl Scan {
     /// The caller has passed a full fence since its change.
     pub(crate) fn new(book: &Book, wanted: Wanted) -> Self {
         Scan { at: Cell::new(book.first()), crowd_left: Cell::new(true), wanted }
+    }
+
+    /// Begins at the hazard of `post`, behind a ring there, or at the crowd.
+    pub(crate) fn again(book: &Book, post: &Post, wanted: Wanted) -> Self {
+        let at = book.iter().find(|hazard| ptr::eq(&raw const hazard.post, post));
+        Scan { at: Cell::new(at.map_or(ptr::null(), ptr::from_ref)), crowd_left: Cell::new(true), wanted }
     }
 
     /// Goes on to the next that blocks; none: there is nothing to wait for any more.

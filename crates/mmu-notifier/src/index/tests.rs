@@ -9,9 +9,14 @@ use core::ptr::NonNull;
 use super::{Batch, Index};
 use crate::address::Range;
 use crate::hazard::Book;
-use crate::interval::{Answer, Callbacks, Node};
+use crate::interval::{Answer, Callbacks, Node, Options};
 
-static CALLBACKS: Callbacks = Callbacks { invalidate: |_, _, _| Answer::Done, finish: |_, _| {} };
+static CALLBACKS: Callbacks = Callbacks {
+    invalidate: |_, _, _| Answer::Done,
+    finish: |_, _| {},
+    free: |_| {},
+    options: Options::new(),
+};
 
 struct Random(u64);
 
@@ -41,7 +46,7 @@ impl Fixture {
     }
 
     fn insert(&mut self, range: Range) {
-        let node = NonNull::from(Box::leak(Box::new(Node::new(range, None, None, &CALLBACKS))));
+        let node = NonNull::from(Box::leak(Box::new(Node::new(range, &CALLBACKS))));
         // SAFETY: the node stays until it was removed; nobody searches beside it.
         unsafe { self.index.insert(&self.book, node, &[]) }.unwrap();
         self.nodes.push(node);

@@ -11,24 +11,31 @@
 //! Two starts may store `seq` in any order. Whatever precedes s in the modification order of `seq` was stored
 //! behind its start's F; the reader's F comes behind its load of s, so behind those, and its scan sees them.
 //!
+//! # One word, two lives
+//! A record is as small as can be, since there may be millions. So what a node needs only while its subscription
+//! has a handle makes room for what it needs once the handle is given up: `settled` is for readers, who borrow
+//! the handle, and then the order of the node that replaces this one; `place` is for the index, and once the node
+//! is out of it, its link among the hung ones. The lowest bits of `table` tell.
+//!
 //! # Invariants
 //! - I3: a sequence never comes twice to one subscription.
 //! - I4: `settled == s` implies that some thread, after it had read s, saw every hazard that concerns the node
 //!   idle, or waited for it.
 //! - I6: a node that a start found is readable until that start leaves phase calling.
 
+#![expect(unsafe_code, reason = "a node leads to its table and to the rest of its record by raw pointers")]
+
+use alloc::boxed::Box;
 use core::cell::Cell;
+use core::mem::offset_of;
 use core::ptr::{self, NonNull};
 
-use super::Answer;
+use super::{Answer, Options};
 use crate::address::Range;
-use crate::hazard::Hazard;
-use crate::hung::Hung;
+use crate::hung::Link;
 use crate::index::Place;
 use crate::invalidation::{Invalidation, Owner};
-use crate::scan::{Scan, Wanted};
-use crate::subscriptions::Subscriptions;
-use crate::sync::{AtomicPtr, AtomicU64, Ordering, full_fence};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 
 /// A sequence: what [`read_begin`](super::Subscription::read_begin) hands out, and each hit renews.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,8 +48,11 @@ impl Sequence {
     }
 }
 
-/// What a node calls.
-#[derive(Debug)]
+/// What a node calls, and what else is the same for its whole life.
+///
+/// A record with neither owner nor label uses the table of its type. One that has them has a table of its own.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(8))]
 pub(crate) struct Callbacks {
     /// # Safety
     /// The node is the one that the table was given with, found by a start in phase calling.
@@ -50,45 +60,42 @@ pub(crate) struct Callbacks {
     /// # Safety
     /// The same, after `invalidate` answered "begun" in this start.
     pub(crate) finish: unsafe fn(NonNull<Node>, &Invalidation),
+    /// Frees the node's record, and what that leads to.
+    ///
+    /// # Safety
+    /// The node is the one that the table was given with; no start knows it, and it is not used again.
+    pub(crate) free: unsafe fn(NonNull<Node>),
+    pub(crate) options: Options,
 }
 
-/// Stands in the place of the callbacks of a node that another replaces: it is called by older starts only.
-static REPLACED: Callbacks = Callbacks { invalidate: never_invalidate, finish: never_finish };
+/// In `table`: nobody calls the node any more.
+const WITHDRAWN: usize = 1;
+/// In `table`: starts with a limit below `settled` call the node, others what replaces it.
+const REPLACED: usize = 2;
+/// In `table`: a remove in a callback of the own thread has taken back what second pass it has coming.
+const STRUCK: usize = 4;
+const TAGS: usize = WITHDRAWN | REPLACED | STRUCK;
 
-/// # Safety
-/// None: it does nothing.
-#[expect(unsafe_code, reason = "the type of the table")]
-unsafe fn never_invalidate(_: NonNull<Node>, _: &Invalidation, _: Sequence) -> Answer {
-    Answer::Done
-}
-
-/// # Safety
-/// None: it does nothing.
-#[expect(unsafe_code, reason = "the type of the table")]
-unsafe fn never_finish(_: NonNull<Node>, _: &Invalidation) {}
-
-/// An interval subscription, as the library sees it. The first cache line is what starts and reads use.
+/// An interval subscription, as the library sees it. What starts and reads use comes first.
+///
+/// # Invariants
+/// - `table` leads to a table that lives as long as the node. If that has options and the node is ever dropped,
+///   it is a box of the node's own.
+/// - A tag is set by who has the handle by value, and never taken back.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub(crate) struct Node {
+    order: AtomicU64,
+    /// With tags in the lowest bits.
+    table: AtomicPtr<Callbacks>,
+    seq: AtomicU64,
+    /// The sequence that was found quiet; behind REPLACED the order of the node that replaces this one.
+    settled: AtomicU64,
     first: u64,
     last: u64,
-    seq: AtomicU64,
-    settled: AtomicU64,
-    /// Null once the node is withdrawn: nobody is called any more.
-    table: AtomicPtr<Callbacks>,
-    order: AtomicU64,
+    /// Behind [`hang`](Node::hang) it is a [`Link`].
     place: Place,
-    callbacks: &'static Callbacks,
-    owner: u64,
-    label: Option<&'static str>,
-    /// The order of the node that replaces this one; 0 once a remove in a callback of the own thread has taken
-    /// back what second pass it has coming.
-    until: AtomicU64,
-    /// For the subscriber's kind: what the node leads to. It does not change once the node is inserted.
-    data: Cell<*const ()>,
     pub(crate) begun: BegunLink,
-    pub(crate) hung: Hung,
 }
 
 /// The place of a node in the chain of those that wait for their second pass, past what fits a frame.
@@ -98,38 +105,64 @@ pub(crate) struct BegunLink {
     pub(crate) invalidation: Cell<*const Invalidation>,
 }
 
-#[expect(unsafe_code, reason = "cells that a protocol guards")]
-// SAFETY: `data` does not change once others can find the node, `place` belongs to the index's writer, `hung` to the hooks' lock, `begun.invalidation` to who moved
-// `begun.next` from null; the rest is atomic or never changes.
+// SAFETY: `place` belongs to the index's writer, and then as a link to the hooks' lock; `begun.invalidation` to who
+// moved `begun.next` from null; the rest is atomic or never changes.
 unsafe impl Sync for Node {}
-#[expect(unsafe_code, reason = "cells that a protocol guards")]
 // SAFETY: as above; nothing belongs to a thread.
 unsafe impl Send for Node {}
 
 impl Node {
-    pub(crate) fn new(
-        range: Range,
-        owner: Option<Owner>,
-        label: Option<&'static str>,
-        callbacks: &'static Callbacks,
-    ) -> Self {
+    /// Makes one with neither owner nor label.
+    pub(crate) fn new(range: Range, table: &'static Callbacks) -> Self {
+        // SAFETY: the table lives for ever.
+        unsafe { Node::with_table(range, table) }
+    }
+
+    /// Makes one with a table of its own if there are options; none if there is no memory for that.
+    pub(crate) fn with_options(range: Range, table: &'static Callbacks, options: Options) -> Option<Self> {
+        if options.are_none() { Some(Node::new(range, table)) } else { Node::with_own(range, table, options) }
+    }
+
+    #[cold]
+    fn with_own(range: Range, table: &Callbacks, options: Options) -> Option<Self> {
+        let own = crate::memory::try_box(Callbacks { options, ..*table }).ok()?;
+        // SAFETY: the box goes with the node.
+        Some(unsafe { Node::with_table(range, Box::into_raw(own)) })
+    }
+
+    /// Makes one with this table.
+    ///
+    /// # Safety
+    /// The table lives as long as the node. If it has options, it is a box that the node frees, or the node is
+    /// never dropped.
+    pub(crate) unsafe fn with_table(range: Range, table: *const Callbacks) -> Self {
+        const { assert!(align_of::<Callbacks>() > TAGS) };
         let (first, last) = range.bounds();
+        // INVARIANT: as promised by the caller; no tag is set.
         Node {
-            first,
-            last,
+            order: AtomicU64::new(0),
+            table: AtomicPtr::new(table.cast_mut()),
             seq: AtomicU64::new(0),
             settled: AtomicU64::new(0),
-            table: AtomicPtr::new(ptr::from_ref(callbacks).cast_mut()),
-            order: AtomicU64::new(0),
+            first,
+            last,
             place: Place::nowhere(),
-            callbacks,
-            owner: owner.map_or(0, Owner::get),
-            label,
-            until: AtomicU64::new(u64::MAX),
-            data: Cell::new(ptr::null()),
             begun: BegunLink { next: AtomicPtr::new(ptr::null_mut()), invalidation: Cell::new(ptr::null()) },
-            hung: Hung::new(),
         }
+    }
+
+    /// Its table, whatever became of it.
+    fn table(&self) -> &Callbacks {
+        let table = self.table.load(Ordering::Relaxed).map_addr(|address| address & !TAGS);
+        // SAFETY: by the invariant of the node.
+        unsafe { &*table }
+    }
+
+    fn tag(&self, tag: usize) {
+        let table = self.table.load(Ordering::Relaxed);
+        // INVARIANT: the caller has the handle by value, so nobody else sets a tag meanwhile.
+        // ORDERING: release, for the acquire in `callbacks_for`: who sees REPLACED sees the order.
+        self.table.store(table.map_addr(|address| address | tag), Ordering::Release);
     }
 
     #[inline]
@@ -142,26 +175,20 @@ impl Node {
         self.order.load(Ordering::Relaxed)
     }
 
-    /// What the node leads to.
-    pub(crate) fn data(&self) -> *const () {
-        self.data.get()
-    }
-
-    /// Says what it leads to; before it is inserted.
-    pub(crate) fn set_data(&self, data: *const ()) {
-        self.data.set(data);
-    }
-
     pub(crate) fn place(&self) -> &Place {
         &self.place
     }
 
     pub(crate) fn owner(&self) -> u64 {
-        self.owner
+        self.table().options.owner.map_or(0, Owner::get)
     }
 
     pub(crate) fn label(&self) -> Option<&'static str> {
-        self.label
+        self.table().options.label
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        self.table().options
     }
 
     /// Takes its order, and with it a first sequence that no invalidation has. Called by the index.
@@ -173,21 +200,27 @@ impl Node {
 
     /// What a start with this limit calls; none if it is withdrawn or belongs to another start.
     #[inline]
-    pub(crate) fn callbacks_for(&self, limit: u64) -> Option<&'static Callbacks> {
+    pub(crate) fn callbacks_for(&self, limit: u64) -> Option<&Callbacks> {
         if self.order() > limit {
             return None;
         }
-        let table = self.table.load(Ordering::Acquire).cast_const();
-        if ptr::eq(table, self.callbacks) {
-            return Some(self.callbacks);
+        let table = self.table.load(Ordering::Acquire);
+        if table.addr() & TAGS != 0 {
+            return self.callbacks_of_given_up(table.addr() & TAGS, limit);
         }
-        let replaced = ptr::eq(table, &REPLACED) && limit < self.until.load(Ordering::Relaxed);
-        replaced.then_some(self.callbacks)
+        // SAFETY: by the invariant of the node; there is no tag.
+        Some(unsafe { &*table })
+    }
+
+    #[cold]
+    fn callbacks_of_given_up(&self, tags: usize, limit: u64) -> Option<&Callbacks> {
+        let replaced = tags & (WITHDRAWN | REPLACED) == REPLACED;
+        (replaced && limit < self.settled.load(Ordering::Relaxed)).then(|| self.table())
     }
 
     /// The callbacks of a second pass that is due; none if a remove took it back.
-    pub(crate) fn second_pass(&self) -> Option<&'static Callbacks> {
-        (self.until.load(Ordering::Relaxed) != 0).then_some(self.callbacks)
+    pub(crate) fn second_pass(&self) -> Option<&Callbacks> {
+        (self.table.load(Ordering::Relaxed).addr() & STRUCK == 0).then(|| self.table())
     }
 
     /// Makes every token stale: this invalidation hits.
@@ -200,18 +233,51 @@ impl Node {
 
     /// Nobody calls it from now on who has not already begun to.
     pub(crate) fn withdraw(&self) {
-        self.table.store(ptr::null_mut(), Ordering::Release);
+        self.tag(WITHDRAWN);
     }
 
     /// Takes second passes back that the calling thread still owes.
     pub(crate) fn strike(&self) {
-        self.until.store(0, Ordering::Relaxed);
+        self.tag(STRUCK);
     }
 
-    /// From now on only starts with a limit below `order`, that of the replacement, call it.
+    /// From now on only starts with a limit below `order`, that of the replacement, call it. The caller has the
+    /// handle by value, and does not give it back.
     pub(crate) fn give_way_to(&self, order: u64) {
-        self.until.store(order, Ordering::Relaxed);
-        self.table.store((&raw const REPLACED).cast_mut(), Ordering::Release);
+        // INVARIANT: readers borrow the handle, so there is none, nor will be: the word is free.
+        self.settled.store(order, Ordering::Relaxed);
+        self.tag(REPLACED);
+    }
+
+    /// Makes the place of a node that is out of the index its link among the hung ones.
+    ///
+    /// # Safety
+    /// The node is withdrawn, and alive until the hooks free it; the pointer leads to its whole record.
+    pub(crate) unsafe fn hang(node: NonNull<Node>) -> NonNull<Link> {
+        const { assert!(size_of::<Link>() == size_of::<Place>() && align_of::<Link>() == align_of::<Place>()) };
+        let link = node.as_ptr().wrapping_byte_add(offset_of!(Node, place)).cast::<Link>();
+        // SAFETY: the word is the node's, a link fits it, and the index has forgotten it.
+        unsafe { link.write(Link::short()) };
+        // SAFETY: it lies in the node, so its address is not null.
+        unsafe { NonNull::new_unchecked(link) }
+    }
+
+    /// The node whose link it is.
+    pub(crate) fn of_link(link: NonNull<Link>) -> NonNull<Node> {
+        let node = link.as_ptr().wrapping_byte_sub(offset_of!(Node, place)).cast::<Node>();
+        // SAFETY: the node begins before its link in the same allocation, so its address is not null.
+        unsafe { NonNull::new_unchecked(node) }
+    }
+
+    /// Frees the record of a node, and what that leads to.
+    ///
+    /// # Safety
+    /// As for [`Callbacks::free`]; the pointer leads to the whole record.
+    pub(crate) unsafe fn free(node: NonNull<Node>) {
+        // SAFETY: as promised by the caller.
+        let free = unsafe { node.as_ref() }.table().free;
+        // SAFETY: as promised by the caller; the table is that of the node.
+        unsafe { free(node) };
     }
 
     /// The sequence of the last hit.
@@ -229,60 +295,8 @@ impl Node {
         (self.settled.load(Ordering::Acquire) == sequence.0).then_some(sequence)
     }
 
-    /// Says whether what is published there makes the node busy.
-    pub(crate) fn is_busy_for(&self, hazard: &Hazard) -> bool {
-        let ((first, last), own) = (hazard.bounds(), self.owner != 0 && hazard.owner() == self.owner);
-        first <= self.last && self.first <= last && !own
-    }
-
-    /// Looks for what makes the node busy, with the sequence that the look is for.
-    pub(crate) fn look(&self, subscriptions: &Subscriptions) -> (Sequence, Scan) {
-        let sequence = self.sequence();
-        // ORDERING: sequence, F, scan; against publication, F, sequence of a start.
-        full_fence();
-        let wanted = Wanted::Quiet { bounds: self.bounds(), owner: self.owner };
-        (sequence, Scan::new(&subscriptions.book, wanted))
-    }
-
-    /// Looks for what is active and overlaps `part` of the range.
-    fn look_at(&self, subscriptions: &Subscriptions, part: Range) -> Scan {
-        // ORDERING: sequence, F, scan; against publication, F, sequence of a start.
-        full_fence();
-        let wanted = Wanted::Quiet { bounds: part.bounds(), owner: self.owner };
-        Scan::new(&subscriptions.book, wanted)
-    }
-
-    /// Says whether nothing is active that overlaps `part` of the range.
-    pub(crate) fn is_quiet(&self, subscriptions: &Subscriptions, part: Range) -> bool {
-        self.look_at(subscriptions, part).advance(&subscriptions.book).is_none()
-    }
-
-    /// Waits as [`read_begin`](Self::read_begin), for what overlaps `part`. It does not settle the node, which
-    /// may be busy elsewhere; the sequence is good for what is read of `part`, by the same argument.
-    pub(crate) fn read_begin_part(
-        &self,
-        subscriptions: &Subscriptions,
-        part: Range,
-        deadline: Option<u64>,
-    ) -> Option<Sequence> {
-        if part.bounds() == self.bounds() {
-            return self.read_begin(subscriptions, deadline);
-        }
-        self.settled_sequence().or_else(|| {
-            loop {
-                let sequence = self.sequence();
-                if !self.look_at(subscriptions, part).wait(subscriptions, deadline) {
-                    return None;
-                }
-                if self.sequence() == sequence {
-                    return Some(sequence);
-                }
-            }
-        })
-    }
-
     /// After a look that found or waited for nothing more: the token, unless the node was hit meanwhile.
-    pub(crate) fn settle(&self, sequence: Sequence) -> Option<Sequence> {
+    pub(super) fn settle(&self, sequence: Sequence) -> Option<Sequence> {
         let fresh = self.sequence() == sequence;
         if fresh {
             // INVARIANT: I4, by the look that the caller has behind it.
@@ -290,39 +304,14 @@ impl Node {
         }
         fresh.then_some(sequence)
     }
+}
 
-    /// Waits until the node is not busy; none if the deadline came first.
-    ///
-    /// # Context
-    /// May sleep; not in a callback of an invalidation that makes the node busy.
-    #[inline]
-    pub(crate) fn read_begin(
-        &self,
-        subscriptions: &Subscriptions,
-        deadline: Option<u64>,
-    ) -> Option<Sequence> {
-        self.settled_sequence().or_else(|| self.read_begin_slowly(subscriptions, deadline))
-    }
-
-    #[cold]
-    fn read_begin_slowly(&self, subscriptions: &Subscriptions, deadline: Option<u64>) -> Option<Sequence> {
-        loop {
-            let (sequence, scan) = self.look(subscriptions);
-            if !scan.wait(subscriptions, deadline) {
-                return None;
-            }
-            // CONTRACT C3.4: on it sleeps if another invalidation hit it meanwhile.
-            if let Some(token) = self.settle(sequence) {
-                return Some(token);
-            }
+impl Drop for Node {
+    fn drop(&mut self) {
+        if !self.options().are_none() {
+            let own = self.table.load(Ordering::Relaxed).map_addr(|address| address & !TAGS);
+            // SAFETY: by the invariant of the node the table is a box of its own, which nobody else uses now.
+            drop(unsafe { Box::from_raw(own) });
         }
-    }
-
-    /// The token if the node is not busy now.
-    pub(crate) fn try_read_begin(&self, subscriptions: &Subscriptions) -> Option<Sequence> {
-        self.settled_sequence().or_else(|| {
-            let (sequence, scan) = self.look(subscriptions);
-            scan.advance(&subscriptions.book).is_none().then(|| self.settle(sequence)).flatten()
-        })
     }
 }

@@ -34,22 +34,25 @@ pub struct IntervalCallbacks {
 /// An interval subscription to be embedded in its user's structure.
 ///
 /// # Invariants
-/// `node` is the first field, and is initialised while it is in a space; `space` is the holder that it has then.
+/// `node` is the first field, and is initialised while it is in a space; `space` is the holder that it has then, and
+/// `table` that of the node.
 #[repr(C)]
 pub struct Interval {
     node: UnsafeCell<MaybeUninit<Node>>,
+    table: UnsafeCell<Callbacks>,
     callbacks: &'static IntervalCallbacks,
     space: UnsafeCell<Option<AddressSpaceRef>>,
     membership: Membership,
     _pinned: PhantomPinned,
 }
 
-// SAFETY: `node` and `space` change only by who began to enter or to leave; the node is meant to be shared.
+// SAFETY: `node`, `table` and `space` change only by who began to enter or to leave; the node is meant to be shared.
 unsafe impl Sync for Interval {}
 // SAFETY: nothing in it belongs to a thread.
 unsafe impl Send for Interval {}
 
-static CALLBACKS: Callbacks = Callbacks { invalidate, finish };
+/// The table of an interval, but for its options.
+const CALLBACKS: Callbacks = Callbacks { invalidate, finish, free, options: Options::new() };
 
 /// # Safety
 /// The node is that of an inserted [`Interval`].
@@ -71,11 +74,16 @@ unsafe fn finish(node: NonNull<Node>, what: &Invalidation) {
     unsafe { callback(interval, what) }
 }
 
+/// # Safety
+/// None: its memory is its user's, so that it never hangs, and nobody calls this.
+unsafe fn free(_: NonNull<Node>) {}
+
 impl Interval {
     /// Makes one that is in no space.
     pub const fn new(callbacks: &'static IntervalCallbacks) -> Self {
         Interval {
             node: UnsafeCell::new(MaybeUninit::uninit()),
+            table: UnsafeCell::new(CALLBACKS),
             callbacks,
             space: UnsafeCell::new(None),
             membership: Membership::out(),
@@ -127,7 +135,10 @@ impl Interval {
         let subscriptions = space.ready_to_insert()?;
         // SAFETY: as promised by the caller.
         let interval = unsafe { this.as_ref() };
-        let node = Node::new(range, options.owner, options.label, &CALLBACKS);
+        // SAFETY: between begin and end of entering nobody else uses the table.
+        unsafe { interval.table.get().write(Callbacks { options, ..CALLBACKS }) };
+        // SAFETY: the table lies beside the node, which is never dropped.
+        let node = unsafe { Node::with_table(range, interval.table.get()) };
         // SAFETY: between begin and end of entering nobody else uses the node.
         unsafe { &mut *interval.node.get() }.write(node);
         // SAFETY: as promised by the caller; the node is the first field.

@@ -1,0 +1,165 @@
+//! The records of an owned subscription: each a node and what it leads to, in one allocation.
+//!
+//! The first record holds the notifier. A resize makes a second one, which leads to the first; a third takes the
+//! place of the second. Which kind a node's record is follows from its table.
+
+use alloc::boxed::Box;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+use super::node::{Callbacks, Node, Sequence};
+use super::{Answer, Notifier, Options};
+use crate::address::Range;
+use crate::invalidation::Invalidation;
+use crate::memory::try_box;
+use crate::space::AddressSpaceRef;
+
+/// What all nodes of a subscription lead to. Dropped: the notifier, then the space.
+pub(super) struct Root<N> {
+    pub(super) notifier: N,
+    pub(super) space: AddressSpaceRef,
+}
+
+/// The first node, and the root.
+///
+/// # Invariants
+/// `node` is the first field: its address is that of the record.
+#[repr(C)]
+pub(super) struct First<N> {
+    node: Node,
+    pub(super) root: Root<N>,
+}
+
+/// The node of a resize.
+///
+/// # Invariants
+/// `node` is the first field; `first` is the record of the same subscription, which is freed with or after it.
+#[repr(C)]
+struct Moved<N> {
+    node: Node,
+    first: NonNull<First<N>>,
+}
+
+/// A record of a subscription of the notifier `N`, which begins with its node.
+trait Record<N> {
+    /// # Safety
+    /// The node is that of a record of this type, which is alive.
+    unsafe fn first(node: NonNull<Node>) -> NonNull<First<N>>;
+
+    /// # Safety
+    /// As for [`Callbacks::free`].
+    unsafe fn free(node: NonNull<Node>);
+}
+
+impl<N: Notifier> First<N> {
+    /// Makes one with a node for `range`; gives the notifier back if there is no memory.
+    #[inline]
+    pub(super) fn make(
+        space: &AddressSpaceRef,
+        range: Range,
+        options: Options,
+        notifier: N,
+    ) -> Result<NonNull<Self>, N> {
+        let Some(node) = Node::with_options(range, Table::<N, Self>::CALLBACKS, options) else {
+            return Err(notifier);
+        };
+        let root = Root { notifier, space: space.clone() };
+        let first = try_box(First { node, root }).map_err(|first| first.root.notifier)?;
+        Ok(NonNull::from(Box::leak(first)))
+    }
+}
+
+/// Makes a further node of a subscription, with the options of the one that it replaces; none if there is no memory.
+pub(super) fn make_moved<N: Notifier>(
+    first: NonNull<First<N>>,
+    range: Range,
+    old: &Node,
+) -> Option<NonNull<Node>> {
+    let node = Node::with_options(range, Table::<N, Moved<N>>::CALLBACKS, old.options())?;
+    let moved = try_box(Moved { node, first }).ok()?;
+    Some(NonNull::from(Box::leak(moved)).cast())
+}
+
+/// Frees the record of a node that a resize has made, and not the first one.
+///
+/// # Safety
+/// The node was made by [`make_moved`] for the same type; no start knows it, and it is not used again.
+pub(super) unsafe fn free_moved<N>(node: NonNull<Node>) {
+    // SAFETY: as promised by the caller.
+    drop(unsafe { Box::from_raw(node.cast::<Moved<N>>().as_ptr()) });
+}
+
+/// Frees all records of a subscription.
+///
+/// # Safety
+/// No start knows the nodes, and they are not used again.
+#[inline]
+pub(super) unsafe fn free_all<N>(node: NonNull<Node>, first: NonNull<First<N>>) {
+    if node.cast() != first {
+        // SAFETY: a node of its own, made by a resize; as promised by the caller.
+        unsafe { free_moved::<N>(node) };
+    }
+    // SAFETY: made by `First::make`; as promised by the caller.
+    drop(unsafe { Box::from_raw(first.as_ptr()) });
+}
+
+impl<N> Record<N> for First<N> {
+    unsafe fn first(node: NonNull<Node>) -> NonNull<First<N>> {
+        node.cast()
+    }
+
+    unsafe fn free(node: NonNull<Node>) {
+        // SAFETY: as promised by the caller.
+        unsafe { free_all::<N>(node, node.cast()) };
+    }
+}
+
+impl<N> Record<N> for Moved<N> {
+    unsafe fn first(node: NonNull<Node>) -> NonNull<First<N>> {
+        // SAFETY: as promised by the caller.
+        unsafe { (*node.cast::<Moved<N>>().as_ptr()).first }
+    }
+
+    unsafe fn free(node: NonNull<Node>) {
+        // SAFETY: as promised by the caller.
+        let first = unsafe { Self::first(node) };
+        // SAFETY: as promised by the caller.
+        unsafe { free_all::<N>(node, first) };
+    }
+}
+
+/// The callbacks of a subscriber of one type, for records of one type.
+struct Table<N, R>(PhantomData<(N, R)>);
+
+impl<N: Notifier, R: Record<N>> Table<N, R> {
+    const CALLBACKS: &'static Callbacks = &Callbacks {
+        invalidate: invalidate::<N, R>,
+        finish: finish::<N, R>,
+        free: R::free,
+        options: Options::new(),
+    };
+}
+
+/// # Safety
+/// The node is that of a record `R`, found by a start.
+unsafe fn invalidate<N: Notifier, R: Record<N>>(
+    node: NonNull<Node>,
+    what: &Invalidation,
+    seq: Sequence,
+) -> Answer {
+    // SAFETY: the node is readable until the start is through (I6).
+    let first = unsafe { R::first(node) };
+    // SAFETY: the first record goes with the last node that leads to it.
+    let root = unsafe { &(*first.as_ptr()).root };
+    root.notifier.invalidate(what, seq)
+}
+
+/// # Safety
+/// As for [`invalidate`].
+unsafe fn finish<N: Notifier, R: Record<N>>(node: NonNull<Node>, what: &Invalidation) {
+    // SAFETY: the node is readable until the start is through (I6).
+    let first = unsafe { R::first(node) };
+    // SAFETY: the first record goes with the last node that leads to it.
+    let root = unsafe { &(*first.as_ptr()).root };
+    root.notifier.finish(what);
+}
