@@ -1,5 +1,5 @@
-//! Comparing all entries of a page at once: with what vectors the machine has ([`vector`]), or one after the other
-//! ([`plain`]). Entries that are not there are compared too, and masked by the caller.
+//! Comparing all entries of a page at once: with what vectors the machine has (`vector`), or one after the other
+//! (`plain`). Entries that are not there are compared too, and masked by the caller.
 
 #[cfg(not(all(feature = "std", target_arch = "x86_64", not(any(loom, shuttle, mmu_notifier_tsan)))))]
 mod plain;
