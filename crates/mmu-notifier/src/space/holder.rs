@@ -90,6 +90,15 @@ impl AddressSpaceRef {
         self.space().exit();
     }
 
+    /// Drops what put and detach left to a call that may sleep (see
+    /// [`Builder::defer_drops`](crate::Builder::defer_drops)): this is one.
+    ///
+    /// # Context
+    /// Runs frees.
+    pub fn drop_deferred(&self) {
+        self.space().subscriptions().into_iter().for_each(Subscriptions::may_sleep);
+    }
+
     /// Says whether anybody has ever registered or inserted (`mm_has_notifiers`): from then on always yes.
     #[inline]
     pub fn has_notifiers(&self) -> bool {
