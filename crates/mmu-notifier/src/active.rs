@@ -34,6 +34,10 @@ impl AddressSpaceRef {
     #[inline]
     #[track_caller]
     pub fn invalidate<R>(&self, what: impl Into<Invalidation>, change: impl FnOnce() -> R) -> R {
+        // CONTRACT C2.2: a space that nobody watches pays this, and the same look at the end.
+        if !self.has_notifiers() {
+            return Unwatched::run(self, what.into().with_blockable(true), change);
+        }
         match Scope::run(self, what.into().with_blockable(true), change) {
             Ok(result) => result,
             // CONTRACT C5.2
@@ -57,6 +61,9 @@ impl AddressSpaceRef {
         what: impl Into<Invalidation>,
         change: impl FnOnce() -> R,
     ) -> Result<R, StartError> {
+        if !self.has_notifiers() {
+            return Ok(Unwatched::run(self, what.into().with_blockable(false), change));
+        }
         Scope::run(self, what.into().with_blockable(false), change)
     }
 
@@ -105,6 +112,30 @@ impl AddressSpaceRef {
         what: impl Into<Invalidation>,
     ) -> Result<OwnedActiveInvalidation, StartError> {
         Ok(self.try_invalidate_start(what)?.into_owned())
+    }
+}
+
+/// An invalidation that began before anybody watched the space. It leaves no trace, but whoever registers
+/// meanwhile hears its end (clause C5.4).
+struct Unwatched<'s> {
+    space: &'s AddressSpaceRef,
+    what: Invalidation,
+}
+
+impl Unwatched<'_> {
+    #[inline]
+    fn run<R>(space: &AddressSpaceRef, what: Invalidation, change: impl FnOnce() -> R) -> R {
+        let _end = Unwatched { space, what };
+        change()
+    }
+}
+
+impl Drop for Unwatched<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.space.has_notifiers() {
+            start::end_unwatched(self.space.space(), self.what);
+        }
     }
 }
 

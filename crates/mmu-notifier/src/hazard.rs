@@ -176,6 +176,18 @@ impl Hazard {
         }
     }
 
+    /// The others of the same thread number, and at last itself; for that thread.
+    fn siblings(&self) -> impl Iterator<Item = &Hazard> {
+        let mut at = Some(self);
+        core::iter::from_fn(move || {
+            let sibling = at?.sibling.load(Ordering::Relaxed);
+            // SAFETY: the siblings of an enlisted hazard with a number are a ring of hazards of its book.
+            let sibling = unsafe { &*sibling };
+            at = (!ptr::eq(sibling, self)).then_some(sibling);
+            Some(sibling)
+        })
+    }
+
     /// Says whether nobody has claimed it; for those who alone may claim it.
     #[inline]
     fn is_free(&self) -> bool {

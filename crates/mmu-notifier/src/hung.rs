@@ -8,8 +8,7 @@
 //! The links of a node belong to the [`Hooks`] lock of its space. A node enters the bell before it looks whether
 //! its block holds, so a change is never missed (see [`Bell`]). A ring looks at the same hazard afresh. What blocks
 //! there then is the call that did, or (where a guard ended on another thread) one that came behind it: a detour,
-//! which its own ring ends. Ready nodes
-//! either are finished by who rang, or stay with the [`Hooks`] until a call that may sleep comes by: where a
+//! which its own ring ends. Ready nodes either are finished by who rang, or stay with the [`Hooks`] until a call that may sleep comes by: where a
 //! space is made so (clause C7.4), an end frees nothing.
 //!
 //! # Two sizes
@@ -27,12 +26,17 @@
 
 #![expect(unsafe_code, reason = "nodes are linked through raw pointers")]
 
+mod link;
+
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
 
+pub(crate) use link::Link;
+use link::Queue;
+
 use crate::hazard::Book;
 use crate::interval;
-use crate::platform::Bell;
+use crate::platform::{self, Bell};
 use crate::scan::{Own, Scan, Wanted};
 use crate::sync::{AtomicU32, Ordering, SpinGuard, SpinLock};
 
@@ -50,14 +54,6 @@ pub(crate) enum When {
     /// By the next call that may sleep, if the space leaves such work to it; else at once.
     MayBeLeft,
 }
-
-/// The place of a node in a list: the next one, and in the lowest bit whether this one is short.
-#[derive(Debug)]
-#[repr(transparent)]
-pub(crate) struct Link(Cell<*const Link>);
-
-/// The bit of a link that says that it is short.
-const SHORT: usize = 1;
 
 /// One that waits without a thread.
 #[derive(Debug)]
@@ -97,7 +93,7 @@ impl Hung {
     /// A node that hangs nowhere.
     pub(crate) fn new() -> Self {
         Hung {
-            link: Link(Cell::new(ptr::null())),
+            link: Link::long(),
             previous: Cell::new(ptr::null()),
             at: Cell::new(ptr::null()),
             how: Cell::new(None),
@@ -106,27 +102,6 @@ impl Hung {
 
     fn how(&self) -> How {
         self.how.get().expect("a node is hung up with what it waits for")
-    }
-}
-
-impl Link {
-    /// The link of an interval's node.
-    pub(crate) fn short() -> Self {
-        // INVARIANT: the caller puts it where an interval's node has its link.
-        Link(Cell::new(ptr::without_provenance(SHORT)))
-    }
-
-    fn is_short(&self) -> bool {
-        self.0.get().addr() & SHORT != 0
-    }
-
-    fn next(&self) -> *const Link {
-        self.0.get().map_addr(|address| address & !SHORT)
-    }
-
-    fn set_next(&self, next: *const Link) {
-        let short = self.0.get().addr() & SHORT;
-        self.0.set(next.map_addr(|address| address | short));
     }
 }
 
@@ -256,11 +231,11 @@ impl Hooks {
         let mut first_panic = None;
         while let Some(node) = self.take_next(queue) {
             // SAFETY: the node is in no list, and who hung it up has promised that it may be finished.
-            let result = crate::platform::catch(|| unsafe { finish(node) });
+            let result = platform::catch(|| unsafe { finish(node) });
             first_panic = first_panic.or(result.err());
         }
         if let Some(payload) = first_panic {
-            crate::platform::resume(payload);
+            platform::resume(payload);
         }
     }
 
@@ -394,65 +369,5 @@ fn link(post: &Post, node: NonNull<Link>) {
     }
     if let Some(first) = NonNull::new(first.cast_mut()).and_then(long) {
         first.previous.set(node.as_ptr());
-    }
-}
-
-/// Nodes in order; used under the lock of the hooks.
-#[derive(Debug)]
-struct Queue {
-    first: Cell<*const Link>,
-    last: Cell<*const Link>,
-}
-
-impl Queue {
-    fn new() -> Self {
-        Queue { first: Cell::new(ptr::null()), last: Cell::new(ptr::null()) }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.first.get().is_null()
-    }
-
-    /// Adds a node that is alive until it is finished or cancelled.
-    fn push(&self, node: NonNull<Link>) {
-        // SAFETY: as the caller promises.
-        unsafe { node.as_ref() }.set_next(ptr::null());
-        // SAFETY: queued nodes are alive.
-        match unsafe { self.last.replace(node.as_ptr()).as_ref() } {
-            Some(last) => last.set_next(node.as_ptr()),
-            None => self.first.set(node.as_ptr()),
-        }
-    }
-
-    fn pop(&self) -> Option<NonNull<Link>> {
-        let node = NonNull::new(self.first.get().cast_mut())?;
-        // SAFETY: queued nodes are alive.
-        self.first.set(unsafe { node.as_ref() }.next());
-        if self.first.get().is_null() {
-            self.last.set(ptr::null());
-        }
-        Some(node)
-    }
-
-    /// Takes a node out, wherever it stands; false if it is not here.
-    fn take_out(&self, node: &Link) -> bool {
-        let (mut at, mut before) = (self.first.get(), ptr::null::<Link>());
-        // SAFETY: queued nodes are alive.
-        while let Some(queued) = unsafe { at.as_ref() } {
-            let next = queued.next();
-            if ptr::eq(queued, node) {
-                // SAFETY: as above.
-                match unsafe { before.as_ref() } {
-                    Some(before) => before.set_next(next),
-                    None => self.first.set(next),
-                }
-                if next.is_null() {
-                    self.last.set(before);
-                }
-                return true;
-            }
-            (before, at) = (at, next);
-        }
-        false
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A B+-tree by (start, order of insertion). One writer at a time changes it, under a spinlock that neither a
 //! search nor a callback ever takes; searches are wait-free. [`page`] holds the pages and the search,
+//! [`compare`] how all entries of a page are compared at once, [`order`] which entry of a leaf comes before which,
 //! [`write`](self) what inserts and removes do, [`reclaim`] when the memory of a page may be used again.
 //!
 //! # Protocol
@@ -20,6 +21,8 @@
 
 #![expect(unsafe_code, reason = "the fields of the writer are guarded by its lock")]
 
+mod compare;
+mod order;
 mod page;
 mod reclaim;
 mod write;
@@ -33,9 +36,15 @@ use crate::hazard::Book;
 use crate::interval::Node;
 use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinLock};
 
+use compare::Compare;
 pub(crate) use page::Batch;
 use page::{Page, Query};
 use reclaim::Pages;
+
+/// Asks the processor what it has, which may take tens of microseconds the first time.
+pub(crate) fn look_at_machine() {
+    Compare::best();
+}
 
 /// Why an insert did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,18 +57,26 @@ pub(crate) enum Refused {
 
 /// The index of a space. It is empty and unused until [`open`](Index::open).
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct Index {
     root: AtomicPtr<Page>,
     order: AtomicU64,
     epoch: AtomicU64,
+    compare: Compare,
+    writer: Writer,
+}
+
+/// What only inserts and removes touch. It has cache lines of its own: every start reads what stands before it.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Writer {
     lock: SpinLock,
     pages: Pages,
     closed: Cell<bool>,
     count: AtomicU64,
 }
 
-// SAFETY: `pages` and `closed` are used under `lock` only; the rest is atomic.
+// SAFETY: the cells of `writer` are used under its lock only; the rest is atomic.
 unsafe impl Sync for Index {}
 // SAFETY: nothing in an index belongs to a thread.
 unsafe impl Send for Index {}
@@ -70,10 +87,13 @@ impl Index {
             root: AtomicPtr::new(core::ptr::null_mut()),
             order: AtomicU64::new(0),
             epoch: AtomicU64::new(1),
-            lock: SpinLock::new(),
-            pages: Pages::new(),
-            closed: Cell::new(false),
-            count: AtomicU64::new(0),
+            compare: Compare::best(),
+            writer: Writer {
+                lock: SpinLock::new(),
+                pages: Pages::new(),
+                closed: Cell::new(false),
+                count: AtomicU64::new(0),
+            },
         }
     }
 
@@ -102,7 +122,7 @@ impl Index {
 
     /// How many subscriptions are inserted.
     pub(crate) fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+        self.writer.count.load(Ordering::Relaxed)
     }
 
     /// Collects the next subscriptions that overlap `bounds`, ascending, behind `after` (start and order).
@@ -114,23 +134,23 @@ impl Index {
     #[inline]
     pub(crate) fn search(&self, bounds: (u64, u64), after: Option<(u64, u64)>, batch: &mut Batch) -> bool {
         let query = Query { first: bounds.0, last: bounds.1, after };
-        page::search(self.root.load(Ordering::Acquire), &query, batch)
+        page::search(self.root.load(Ordering::Acquire), self.compare, &query, batch)
     }
 
     /// Takes the writer lock and says that nobody can be inserted any more.
     pub(crate) fn close(&self) {
-        let _lock = self.lock.lock();
-        self.closed.set(true);
+        let _lock = self.writer.lock.lock();
+        self.writer.closed.set(true);
     }
 
     /// Keeps inserts and removes out around a fork.
     pub(crate) fn lock_for_fork(&self) {
-        self.lock.lock_for_fork();
+        self.writer.lock.lock_for_fork();
     }
 
     /// Lets them in again.
     pub(crate) fn unlock_after_fork(&self) {
-        self.lock.unlock_after_fork();
+        self.writer.lock.unlock_after_fork();
     }
 }
 

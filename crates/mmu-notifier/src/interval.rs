@@ -39,6 +39,7 @@
 #![expect(unsafe_code, reason = "records are shared with starts through raw pointers")]
 
 mod node;
+mod quiet;
 mod read;
 mod record;
 pub(crate) mod removal;

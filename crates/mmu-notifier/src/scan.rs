@@ -73,6 +73,7 @@ impl Scan {
     }
 
     /// Goes on to the next that blocks; none: there is nothing to wait for any more.
+    #[inline]
     pub(crate) fn advance(&self, book: &Book) -> Option<Block> {
         // SAFETY: the position is a hazard of the book, which the caller keeps alive.
         while let Some(hazard) = unsafe { self.at.get().as_ref() } {
@@ -81,7 +82,8 @@ impl Scan {
                 return Some(Block::Hazard(hazard, seen));
             }
         }
-        if self.crowd_left.replace(false) {
+        // Hardly ever is there a crowd.
+        if self.crowd_left.replace(false) && self.holds(book, Block::Crowd(0)) {
             let block = Block::Crowd(self.own_of_crowd(book));
             return self.holds(book, block).then_some(block);
         }

@@ -304,6 +304,8 @@ impl Builder {
     /// There is no memory.
     pub fn build(self) -> Result<AddressSpace, OutOfMemory> {
         static IDS: StaticU64 = StaticU64::new(1);
+        // Once a process, and better here than in an insert.
+        crate::index::look_at_machine();
         let space = Space {
             users: AtomicU64::new(1),
             holders: AtomicU64::new(1),

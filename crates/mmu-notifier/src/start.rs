@@ -17,7 +17,7 @@ mod pass;
 use core::ptr::NonNull;
 use core::slice;
 
-pub(crate) use end::{Ending, end, end_one};
+pub(crate) use end::{Ending, end, end_one, end_unwatched};
 pub use outcome::StartError;
 pub(crate) use outcome::{Failure, Outcome, keep_first};
 pub(crate) use part::{Held, Part, Started};

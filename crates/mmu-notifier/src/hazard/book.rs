@@ -138,12 +138,21 @@ impl Book {
         }
     }
 
-    /// The record that this thread used last, if it is free: what is published there claims it.
+    /// A free record of this thread, if it has used one in this space: what is published there claims it.
     #[inline]
     pub(crate) fn remembered(&self, context: Option<&Context>) -> Option<&Hazard> {
+        let context = context?;
         // SAFETY: a record remembered for the id of this book is one of its hazards.
-        let own = unsafe { context?.remembered(self.id).as_ref() }?;
-        (own.is_free() && !own.is_used_up()).then_some(own)
+        let own = unsafe { context.remembered(self.id).as_ref() }?;
+        if own.is_free() && !own.is_used_up() { Some(own) } else { self.free_sibling(context, own) }
+    }
+
+    /// Another one of the same ring that is free, for a call within a call. It is looked at first from then on.
+    #[inline(never)]
+    fn free_sibling<'b>(&'b self, context: &Context, own: &'b Hazard) -> Option<&'b Hazard> {
+        let free = own.siblings().find(|hazard| hazard.is_free() && !hazard.is_used_up())?;
+        context.remember(self.id, free);
+        Some(free)
     }
 
     #[cold]
@@ -161,24 +170,15 @@ impl Book {
             Some(hazard) => hazard,
             None => self.add_to_ring(entry, number)?,
         };
-        context.remember(self.id, entry.unwrap_or(own));
+        context.remember(self.id, own);
         Some(own)
     }
 
     /// Claims a free one of those that belong to the same number as `entry`.
     fn claim_in_ring<'b>(&'b self, entry: &'b Hazard) -> Option<&'b Hazard> {
-        let mut at = entry;
-        loop {
-            if at.is_free() && self.renew(at) {
-                at.taken.store(1, Ordering::Relaxed);
-                return Some(at);
-            }
-            // SAFETY: the siblings of an enlisted hazard with a number are a ring of hazards of this book.
-            at = unsafe { &*at.sibling.load(Ordering::Relaxed) };
-            if ptr::eq(at, entry) {
-                return None;
-            }
-        }
+        let free = entry.siblings().find(|hazard| hazard.is_free() && self.renew(hazard))?;
+        free.taken.store(1, Ordering::Relaxed);
+        Some(free)
     }
 
     /// Takes one out of the reserve for `number`, claimed, into the ring of `entry`.

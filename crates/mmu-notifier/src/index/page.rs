@@ -2,8 +2,8 @@
 //!
 //! Leaves and inner pages have one form: up to 32 entries of (key, maximum, item), and a bitmap of those that
 //! are there. In a leaf an entry is a subscription: first byte, last byte, node. Its entries stand in the order
-//! in which they came and never move; a slot is used once in a page's life. In an inner page an entry is a
-//! child: its separator (no start below the child is smaller), the highest last byte below it, and the page.
+//! in which they came and never move; a slot is used once in a page's life; [`order`](super::order) tells which
+//! comes before which. In an inner page an entry is a child: its separator (no start below the child is smaller), the highest last byte below it, and the page.
 //! Separators ascend and never change; behind the last they are `u64::MAX`.
 //!
 //! Bit *i* of `overhang` says that something below child *i* reaches the next separator: only then can the
@@ -15,6 +15,8 @@ use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::ptr;
 
+use super::compare::Compare;
+use super::order::Order;
 use crate::interval::Node;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -37,15 +39,15 @@ pub(super) struct Page {
     pub(super) overhang: AtomicU32,
     /// 0 for a leaf.
     pub(super) level: Cell<u32>,
-    /// How many slots are used, dead ones included.
-    pub(super) used: Cell<u32>,
+    /// How many slots are used, dead ones included; in a leaf the version of the order.
+    pub(super) used: AtomicU32,
     pub(super) parent: Cell<*const Page>,
     pub(super) slot: Cell<u32>,
     pub(super) stamp: Cell<u64>,
     /// The next in the list of retired or of free pages.
     pub(super) next: Cell<*const Page>,
-    /// What its allocator gave: pages are linked by references, and none of those may free one.
-    pub(super) memory: Cell<*mut Page>,
+    /// Of the entries of a leaf.
+    pub(super) order: Order,
     pub(super) key: [AtomicU64; FAN],
     pub(super) max: [AtomicU64; FAN],
     pub(super) item: [AtomicPtr<()>; FAN],
@@ -58,16 +60,21 @@ impl Page {
             live: AtomicU32::new(0),
             overhang: AtomicU32::new(0),
             level: Cell::new(0),
-            used: Cell::new(0),
+            used: AtomicU32::new(0),
             parent: Cell::new(ptr::null()),
             slot: Cell::new(0),
             stamp: Cell::new(0),
             next: Cell::new(ptr::null()),
-            memory: Cell::new(ptr::null_mut()),
+            order: Order::new(),
             key: core::array::from_fn(|_| AtomicU64::new(u64::MAX)),
             max: core::array::from_fn(|_| AtomicU64::new(0)),
             item: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
         }
+    }
+
+    /// How many slots are used; for the writer.
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed) as usize
     }
 
     pub(super) fn is_leaf(&self) -> bool {
@@ -99,14 +106,9 @@ impl Page {
     }
 
     /// The child that a start belongs below: the last whose separator is not greater.
-    pub(super) fn child_for(&self, start: u64) -> usize {
-        let mut low = 0;
-        for step in [16, 8, 4, 2, 1] {
-            if low + step < FAN && self.key(low + step) <= start {
-                low += step;
-            }
-        }
-        low
+    #[inline]
+    pub(super) fn child_for(&self, compare: Compare, start: u64) -> usize {
+        (compare.up_to(&self.key, start).count_ones() as usize).saturating_sub(1)
     }
 
     /// The highest last byte of what is there; 0 if nothing is.
@@ -131,7 +133,7 @@ impl Iterator for Bits {
 }
 
 /// The bits below `slot`.
-fn below(slot: usize) -> u32 {
+pub(super) fn below(slot: usize) -> u32 {
     ((1u64 << slot) - 1) as u32
 }
 
@@ -177,6 +179,7 @@ impl Batch {
         unsafe { &*(ptr::from_ref(written) as *const [*const Node]) }
     }
 
+    #[inline]
     fn push(&mut self, node: *const Node) -> bool {
         let room = self.len < BATCH;
         if room {
@@ -188,60 +191,69 @@ impl Batch {
 }
 
 /// Collects what overlaps the query below `page`; false if the batch is full before the end.
-pub(super) fn search(page: *const Page, query: &Query, batch: &mut Batch) -> bool {
+pub(super) fn search(page: *const Page, compare: Compare, query: &Query, batch: &mut Batch) -> bool {
     // SAFETY: the caller has pinned: a page that can be reached is not reused meanwhile.
-    let Some(page) = (unsafe { page.as_ref() }) else { return true };
-    if page.is_leaf() {
-        return search_leaf(page, query, batch);
+    let Some(mut page) = (unsafe { page.as_ref() }) else { return true };
+    while !page.is_leaf() {
+        let children = page.children(compare, query);
+        if !children.is_power_of_two() {
+            return search_children(page, Bits(children), compare, query, batch);
+        }
+        let child = page.child(children.trailing_zeros() as usize);
+        // SAFETY: as above; a child that was unlinked since its bit was read is null.
+        let Some(child) = (unsafe { child.as_ref() }) else { return true };
+        page = child;
     }
-    let begin = page.child_for(query.first);
-    let end = page.child_for(query.last);
-    let live = page.live().0 & (below(end) | 1 << end);
-    let reaching = live & below(begin) & page.overhang.load(Ordering::Relaxed);
-    let left = Bits(reaching).filter(|slot| page.max(*slot) >= query.first);
-    let children = left.chain(Bits(live & !below(begin)));
+    search_leaf(page, compare, query, batch)
+}
+
+fn search_children(page: &Page, children: Bits, compare: Compare, query: &Query, batch: &mut Batch) -> bool {
     let from = query.after.map_or(0, |(start, _)| start);
+    for slot in children {
+        compare.prefetch_page(page.child(slot).cast());
+    }
     for slot in children {
         // All starts below a child are at most the next separator.
         let passed = slot + 1 < FAN && page.key(slot + 1) < from;
-        if !passed && !search(page.child(slot), query, batch) {
+        if !passed && !search(page.child(slot), compare, query, batch) {
             return false;
         }
     }
     true
 }
 
-/// Collects what overlaps the query in a leaf, by start; equal starts stand in the order of their slots.
-#[inline]
-fn search_leaf(leaf: &Page, query: &Query, batch: &mut Batch) -> bool {
-    let mut hits = 0u32;
-    for slot in leaf.live() {
-        let hit = leaf.key(slot) <= query.last && leaf.max(slot) >= query.first;
-        hits |= u32::from(hit) << slot;
+impl Page {
+    /// The children of an inner page that may hold what overlaps the query, as bits.
+    #[inline]
+    fn children(&self, compare: Compare, query: &Query) -> u32 {
+        let begin = self.child_for(compare, query.first);
+        let end = self.child_for(compare, query.last);
+        let live = self.live().0;
+        let within = live & (below(end) | 1 << end) & !below(begin);
+        let reaching = live & below(begin) & self.overhang.load(Ordering::Relaxed);
+        let reaches = |bits, slot| if self.max(slot) >= query.first { bits | 1 << slot } else { bits };
+        Bits(reaching).fold(within, reaches)
     }
+}
+
+/// Collects what overlaps the query in a leaf, in order.
+#[inline]
+fn search_leaf(leaf: &Page, compare: Compare, query: &Query, batch: &mut Batch) -> bool {
+    let live = leaf.live().0;
+    let hits = live & compare.overlapping(&leaf.key, &leaf.max, query.first, query.last);
     if hits == 0 {
         return true;
     }
-    let mut slots = [0u8; FAN];
-    let count = sort_by_start(leaf, Bits(hits), &mut slots);
-    slots[..count].iter().all(|&slot| {
-        let (start, node) = (leaf.key(slot.into()), leaf.node(slot.into()));
-        !query.is_new(start, node) || batch.push(node)
-    })
+    if hits.is_power_of_two() {
+        return take(leaf, hits.trailing_zeros() as usize, compare, query, batch);
+    }
+    leaf.order.load(&leaf.used).among(hits).all(|slot| take(leaf, slot, compare, query, batch))
 }
 
-/// Writes the slots in `bits` in the order of their starts; they are nearly in order already.
-fn sort_by_start(leaf: &Page, bits: Bits, slots: &mut [u8; FAN]) -> usize {
-    let mut count = 0;
-    for slot in bits {
-        let start = leaf.key(slot);
-        let mut at = count;
-        while at > 0 && leaf.key(slots[at - 1].into()) > start {
-            slots[at] = slots[at - 1];
-            at -= 1;
-        }
-        slots[at] = slot as u8;
-        count += 1;
-    }
-    count
+/// Adds an entry that is hit, unless an earlier search has found it; false if there is no room.
+#[inline]
+fn take(leaf: &Page, slot: usize, compare: Compare, query: &Query, batch: &mut Batch) -> bool {
+    let node = leaf.node(slot);
+    compare.prefetch(node.cast());
+    !query.is_new(leaf.key(slot), node) || batch.push(node)
 }

@@ -11,50 +11,81 @@
 use alloc::alloc::{alloc, dealloc};
 use core::alloc::Layout;
 use core::cell::Cell;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 use super::page::Page;
 use crate::hazard::Book;
 use crate::sync::{AtomicU64, Ordering};
 
+/// Pages that were allocated together; they stand behind this.
+///
+/// # Invariants
+/// `count` pages stand from [`pages`] on, in one allocation with this.
+#[repr(C, align(64))]
+pub(super) struct Slab {
+    next: Cell<*mut Slab>,
+    count: usize,
+}
+
+/// How many pages an index that has some allocates together.
+const TOGETHER: usize = if cfg!(any(loom, shuttle)) { 1 } else { 8 };
+
 /// Pages that are not linked; used under the writer lock.
 ///
 /// # Invariants
-/// A page is in one of the two lists, or linked below the root, or with its allocator.
+/// A page is in one of the two lists, or linked below the root, and in one of the slabs.
 #[derive(Debug)]
 pub(super) struct Pages {
     free: Cell<*const Page>,
     free_count: Cell<usize>,
     retired: Cell<*const Page>,
+    slabs: Cell<*mut Slab>,
 }
 
 impl Pages {
     pub(super) fn new() -> Self {
-        Pages { free: Cell::new(ptr::null()), free_count: Cell::new(0), retired: Cell::new(ptr::null()) }
+        Pages {
+            free: Cell::new(ptr::null()),
+            free_count: Cell::new(0),
+            retired: Cell::new(ptr::null()),
+            slabs: Cell::new(ptr::null_mut()),
+        }
     }
 
-    /// Makes a page; none if there is no memory.
+    /// Makes so many pages; none if there is no memory.
     ///
     /// # Context
     /// Allocates; none of the library's locks may be held.
-    pub(super) fn allocate() -> Option<*const Page> {
-        // SAFETY: the layout of a page has a size.
-        let page = unsafe { alloc(Layout::new::<Page>()) }.cast::<Page>();
-        if page.is_null() {
-            return None;
+    pub(super) fn allocate(count: usize) -> Option<NonNull<Slab>> {
+        // SAFETY: the layout of a slab has a size.
+        let slab = NonNull::new(unsafe { alloc(layout(count)) }.cast::<Slab>())?;
+        // SAFETY: slab points to fresh memory that begins with room for one.
+        unsafe { slab.write(Slab { next: Cell::new(ptr::null_mut()), count }) };
+        for page in pages(slab, count) {
+            // SAFETY: page points to fresh memory of its layout.
+            unsafe { page.write(Page::new()) };
         }
-        // SAFETY: page points to fresh memory of its layout.
-        unsafe { page.write(Page::new()) };
-        // SAFETY: page was written above.
-        unsafe { &*page }.memory.set(page);
-        Some(page)
+        Some(slab)
+    }
+
+    /// How many pages to allocate where so many are missing.
+    pub(super) fn worth_allocating(&self, missing: usize) -> usize {
+        if self.slabs.get().is_null() { missing } else { missing.max(TOGETHER) }
+    }
+
+    /// Takes in what [`allocate`](Self::allocate) made.
+    pub(super) fn add(&self, slab: NonNull<Slab>) {
+        // SAFETY: a slab that was just made, and nobody else knows.
+        let header = unsafe { slab.as_ref() };
+        header.next.set(self.slabs.replace(slab.as_ptr()));
+        pages(slab, header.count).for_each(|page| self.add_free(page));
     }
 
     pub(super) fn free_count(&self) -> usize {
         self.free_count.get()
     }
 
-    pub(super) fn add_free(&self, page: *const Page) {
+    fn add_free(&self, page: *const Page) {
         // SAFETY: pages in no list are the writer's.
         unsafe { &*page }.next.set(self.free.replace(page));
         self.free_count.set(self.free_count.get() + 1);
@@ -71,10 +102,12 @@ impl Pages {
         page.live.store(0, Ordering::Relaxed);
         page.overhang.store(0, Ordering::Relaxed);
         page.level.set(level);
-        page.used.set(0);
+        page.used.store(0, Ordering::Relaxed);
         page.parent.set(ptr::null());
-        // Behind the last separator of an inner page stands the top.
-        page.key.iter().for_each(|key| key.store(u64::MAX, Ordering::Relaxed));
+        if level > 0 {
+            // Behind the last separator of an inner page stands the top.
+            page.key.iter().for_each(|key| key.store(u64::MAX, Ordering::Relaxed));
+        }
         page
     }
 
@@ -104,35 +137,35 @@ impl Pages {
             }
         }
     }
+}
 
-    /// Gives all unlinked pages back to the allocator; `root` too, with all below it.
-    pub(super) fn deallocate(&self, root: *const Page) {
-        deallocate_tree(root);
-        for list in [&self.free, &self.retired] {
-            let mut at = list.replace(ptr::null());
-            // SAFETY: the index goes: nobody else knows these pages.
-            while let Some(page) = unsafe { at.as_ref() } {
-                at = page.next.get();
-                deallocate_page(page);
+impl Drop for Pages {
+    fn drop(&mut self) {
+        let mut at = self.slabs.get();
+        while let Some(slab) = NonNull::new(at) {
+            // SAFETY: the index goes: nobody else knows its slabs, and each is linked once.
+            let header = unsafe { slab.as_ref() };
+            let (next, count) = (header.next.get(), header.count);
+            for page in pages(slab, count) {
+                // SAFETY: made by `allocate`, and not used again.
+                unsafe { page.drop_in_place() };
             }
+            // SAFETY: it was allocated with this layout.
+            unsafe { dealloc(slab.as_ptr().cast(), layout(count)) };
+            at = next;
         }
     }
 }
 
-fn deallocate_tree(page: *const Page) {
-    // SAFETY: the index goes: nobody else knows its pages.
-    let Some(inner) = (unsafe { page.as_ref() }) else { return };
-    if !inner.is_leaf() {
-        inner.live().for_each(|slot| deallocate_tree(inner.child(slot)));
-    }
-    deallocate_page(page);
+/// Of a slab with so many pages.
+fn layout(count: usize) -> Layout {
+    let size = size_of::<Slab>() + count * size_of::<Page>();
+    Layout::from_size_align(size, align_of::<Slab>()).expect("few pages at a time")
 }
 
-fn deallocate_page(page: *const Page) {
-    // SAFETY: the page was made by `allocate` and is not freed yet.
-    let page = unsafe { &*page }.memory.get();
-    // SAFETY: the page was made by `allocate` and is not used again.
-    unsafe { ptr::drop_in_place(page) };
-    // SAFETY: the page was allocated with this layout.
-    unsafe { dealloc(page.cast(), Layout::new::<Page>()) };
+/// Where the pages of a slab stand.
+fn pages(slab: NonNull<Slab>, count: usize) -> impl Iterator<Item = *mut Page> {
+    const { assert!(align_of::<Page>() == align_of::<Slab>() && size_of::<Slab>() % align_of::<Page>() == 0) };
+    let first = slab.as_ptr().wrapping_add(1).cast::<Page>();
+    (0..count).map(move |at| first.wrapping_add(at))
 }

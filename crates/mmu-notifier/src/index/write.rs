@@ -4,16 +4,13 @@
 
 use core::ptr::{self, NonNull};
 
-use super::page::{Bits, FAN, Page};
+use super::page::{Bits, FAN, Page, below};
 use super::reclaim::Pages;
 use super::{Book, Index, Node, Refused};
 use crate::sync::{AtomicPtr, Ordering, SpinGuard, full_fence};
 
-/// What a leaf holds of a subscription: its bounds, its slot, its node.
-type Entry = ((u64, u64), usize, *const Node);
-
 /// A full leaf with at most so many that are alive becomes one leaf, else two.
-const ONE_LEAF: u32 = FAN as u32 * 3 / 4;
+const ONE_LEAF: usize = FAN * 3 / 4;
 
 impl Index {
     /// Allocates what [`open`](Self::open) needs.
@@ -23,9 +20,9 @@ impl Index {
 
     /// Makes the index one that subscriptions can be inserted in. It was [prepared](Self::prepare).
     pub(crate) fn open(&self) {
-        let _lock = self.lock.lock();
+        let _lock = self.writer.lock.lock();
         if !self.is_open() {
-            self.set_root(self.pages.take(0));
+            self.set_root(self.writer.pages.take(0));
         }
     }
 
@@ -48,36 +45,40 @@ impl Index {
         // SAFETY: the caller keeps the node readable.
         let bounds = unsafe { node.as_ref() }.bounds();
         loop {
-            let lock = self.lock.lock();
-            if self.closed.get() {
+            let lock = self.writer.lock.lock();
+            if self.writer.closed.get() {
                 return Err(Refused::Closed);
             }
-            let needed = self.pages_needed(bounds.0);
-            if self.pages.free_count() < needed {
-                self.pages.reclaim(book);
-            }
-            let missing = needed.saturating_sub(self.pages.free_count());
-            if missing == 0 {
-                self.insert_locked(&lock, bounds, node, replaced);
-                drop(lock);
-                // ORDERING: entry, F; whatever this thread reads afterwards, a start that comes behind that finds
-                // the entry (P7), though nothing was written that the start could have read.
-                full_fence();
+            let (page, _) = self.descend(bounds.0);
+            if page.is_leaf() && page.used() < FAN {
+                self.insert_locked(lock, page, bounds, node, replaced);
                 return Ok(());
             }
+            let needed = self.pages_needed(bounds.0);
+            if self.writer.pages.free_count() < needed {
+                self.writer.pages.reclaim(book);
+            }
+            let missing = needed.saturating_sub(self.writer.pages.free_count());
+            if missing == 0 {
+                let leaf = self.leaf_for(bounds.0);
+                self.insert_locked(lock, leaf, bounds, node, replaced);
+                return Ok(());
+            }
+            let count = self.writer.pages.worth_allocating(missing);
             drop(lock);
-            self.add_pages(missing)?;
+            self.add_pages(count)?;
         }
     }
 
+    /// Inserts into a leaf with a free slot, and opens the lock.
     fn insert_locked(
         &self,
-        _lock: &SpinGuard<'_>,
+        lock: SpinGuard<'_>,
+        leaf: &Page,
         bounds: (u64, u64),
         node: NonNull<Node>,
         replaced: &[NonNull<Node>],
     ) {
-        let leaf = self.leaf_for(bounds.0);
         self.raise(leaf, bounds.1);
         let order = self.order.load(Ordering::Relaxed) + 1;
         for old in replaced {
@@ -86,10 +87,14 @@ impl Index {
         }
         // SAFETY: the caller keeps the node readable.
         unsafe { node.as_ref() }.enter(order);
-        append(leaf, bounds, node.as_ptr());
+        self.append(leaf, bounds, node.as_ptr());
         // ORDERING: release; whoever reads this order (acquire) finds the entry.
         self.order.store(order, Ordering::Release);
-        self.count.store(self.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.writer.count.store(self.writer.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        drop(lock);
+        // ORDERING: entry, F; whatever this thread reads afterwards, a start that comes behind that finds the entry
+        // (P7), though nothing was written that the start could have read.
+        full_fence();
     }
 
     /// Takes a node out of the index. A search that began before may still find it.
@@ -102,14 +107,14 @@ impl Index {
     pub(crate) unsafe fn remove(&self, node: NonNull<Node>) {
         // SAFETY: the caller keeps the node readable.
         let node = unsafe { node.as_ref() };
-        let _lock = self.lock.lock();
+        let _lock = self.writer.lock.lock();
         let (leaf, slot) = node.place().take();
         // SAFETY: the place of an inserted node names its leaf.
         let leaf = unsafe { &*leaf };
         let live = leaf.live.load(Ordering::Relaxed) & !(1 << slot);
         leaf.live.store(live, Ordering::Release);
         self.lower(leaf, node.bounds().1);
-        self.count.store(self.count.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        self.writer.count.store(self.writer.count.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
     }
 
     /// How many pages an insert at `start` may use up.
@@ -118,7 +123,7 @@ impl Index {
         if !page.is_leaf() {
             return 1;
         }
-        if (page.used.get() as usize) < FAN {
+        if page.used() < FAN {
             return 0;
         }
         // Two leaves; for each page above them a copy, or two halves and a new root.
@@ -135,12 +140,10 @@ impl Index {
         needed + 1
     }
 
-    fn add_pages(&self, missing: usize) -> Result<(), Refused> {
-        for _ in 0..missing {
-            let page = Pages::allocate().ok_or(Refused::OutOfMemory)?;
-            let _lock = self.lock.lock();
-            self.pages.add_free(page);
-        }
+    fn add_pages(&self, count: usize) -> Result<(), Refused> {
+        let slab = Pages::allocate(count).ok_or(Refused::OutOfMemory)?;
+        let _lock = self.writer.lock.lock();
+        self.writer.pages.add(slab);
         Ok(())
     }
 
@@ -153,7 +156,7 @@ impl Index {
                 return (page, 0);
             }
             // Behind the last separator stands the top of the space, which is a start as well.
-            let slot = page.child_for(start).min(page.used.get() as usize - 1);
+            let slot = page.child_for(self.compare, start).min(page.used() - 1);
             if page.live.load(Ordering::Relaxed) & (1 << slot) == 0 {
                 return (page, slot);
             }
@@ -166,12 +169,12 @@ impl Index {
     fn leaf_for(&self, start: u64) -> &Page {
         let (page, slot) = self.descend(start);
         if !page.is_leaf() {
-            let leaf = self.pages.take(0);
+            let leaf = self.writer.pages.take(0);
             link(page, slot, leaf);
             page.live.store(page.live.load(Ordering::Relaxed) | 1 << slot, Ordering::Release);
             return leaf;
         }
-        if (page.used.get() as usize) < FAN {
+        if page.used() < FAN {
             return page;
         }
         self.rebuild(page);
@@ -198,7 +201,7 @@ impl Index {
             inner.live.store(inner.live.load(Ordering::Relaxed) & !(1 << slot), Ordering::Release);
             inner.item[slot].store(ptr::null_mut(), Ordering::Release);
             set_max(inner, slot, 0);
-            self.pages.retire(page, &self.epoch);
+            self.writer.pages.retire(page, &self.epoch);
         } else if inner.max(slot) == last {
             let highest = page.highest();
             if highest == last {
@@ -213,25 +216,23 @@ impl Index {
 
     /// Replaces a full leaf by one or two without its dead entries.
     fn rebuild(&self, leaf: &Page) {
-        let mut entries = [((0, 0), 0, ptr::null()); FAN];
-        let alive = leaf.live().count();
-        for (entry, slot) in entries.iter_mut().zip(leaf.live()) {
-            *entry = ((leaf.key(slot), leaf.max(slot)), slot, leaf.node(slot));
+        let live = leaf.live().0;
+        let alive = live.count_ones() as usize;
+        let cut = if alive <= ONE_LEAF { alive } else { alive / 2 };
+        let left = self.writer.pages.take(0);
+        let right = (cut < alive).then(|| self.writer.pages.take(0));
+        for (at, slot) in leaf.order.load(&leaf.used).among(live).enumerate() {
+            match right {
+                Some(right) if at >= cut => copy_entry(leaf, slot, right, at - cut),
+                _ => copy_entry(leaf, slot, left, at),
+            }
         }
-        let entries = &mut entries[..alive];
-        // By start, equal starts by slot, which is the order of their insertion. (A stable sort may allocate.)
-        entries.sort_unstable_by_key(|(bounds, slot, _)| (bounds.0, *slot));
-        let cut = if alive as u32 <= ONE_LEAF { alive } else { alive / 2 };
-        let (low, high) = entries.split_at(cut);
-        let left = self.leaf_of(low);
-        let right = high.first().map(|entry| (entry.0.0, self.leaf_of(high)));
+        fill(left, cut);
+        let right = right.map(|right| {
+            fill(right, alive - cut);
+            (right.key(0), right)
+        });
         self.replace(leaf, left, right);
-    }
-
-    fn leaf_of(&self, entries: &[Entry]) -> &Page {
-        let leaf = self.pages.take(0);
-        entries.iter().for_each(|(bounds, _, node)| append(leaf, *bounds, *node));
-        leaf
     }
 
     /// Puts `left`, and `right` with its separator, in the place of `old`, and retires `old`.
@@ -240,7 +241,7 @@ impl Index {
         match (unsafe { old.parent.get().as_ref() }, right) {
             (None, None) => self.set_root(left),
             (None, Some((key, right))) => {
-                let root = self.pages.take(left.level.get() + 1);
+                let root = self.writer.pages.take(left.level.get() + 1);
                 add_child(root, 0, left, left.highest());
                 add_child(root, key, right, right.highest());
                 self.set_root(root);
@@ -252,27 +253,27 @@ impl Index {
             }
             (Some(inner), Some(right)) => self.split_child(inner, old.slot.get() as usize, left, right),
         }
-        self.pages.retire(old, &self.epoch);
+        self.writer.pages.retire(old, &self.epoch);
     }
 
     /// Copies an inner page with two children in place of the one in `slot`; into two pages if need be.
     fn split_child(&self, inner: &Page, slot: usize, left: &Page, right: (u64, &Page)) {
         let alive = inner.live.load(Ordering::Relaxed).count_ones() as usize;
         let level = inner.level.get();
-        let first = self.pages.take(level);
-        let second = (alive == FAN).then(|| self.pages.take(level));
+        let first = self.writer.pages.take(level);
+        let second = (alive == FAN).then(|| self.writer.pages.take(level));
         let mut key_of_second = 0;
         let mut add = |key: u64, child: &Page, max: u64| {
-            let into_first = second.is_none() || (first.used.get() as usize) <= FAN / 2;
+            let into_first = second.is_none() || first.used() <= FAN / 2;
             match second.filter(|_| !into_first) {
                 Some(second) => {
-                    if second.used.get() == 0 {
+                    if second.used() == 0 {
                         key_of_second = key;
                     }
                     add_child(second, key, child, max);
                 }
                 // The first child left takes over the range of dead ones before it.
-                None if first.used.get() == 0 => add_child(first, inner.key(0), child, max),
+                None if first.used() == 0 => add_child(first, inner.key(0), child, max),
                 None => add_child(first, key, child, max),
             }
         };
@@ -288,35 +289,47 @@ impl Index {
         self.replace(inner, first, second.map(|second| (key_of_second, second)));
     }
 
+    /// Writes an entry into the next slot of a leaf and sets its live bit.
+    fn append(&self, leaf: &Page, (first, last): (u64, u64), node: *const Node) {
+        let slot = leaf.used();
+        // Behind those that start there or before, alive or dead.
+        let before = self.compare.up_to(&leaf.key, first) & below(slot);
+        leaf.key[slot].store(first, Ordering::Relaxed);
+        leaf.max[slot].store(last, Ordering::Relaxed);
+        leaf.item[slot].store(node.cast_mut().cast(), Ordering::Relaxed);
+        leaf.order.add(&leaf.used, before.count_ones() as usize);
+        // SAFETY: nodes in a leaf are inserted, so they are readable; the caller is the writer.
+        unsafe { &*node }.place().set(leaf, slot);
+        // ORDERING: release, for the acquire in `live`: who sees the bit sees the entry, and its slot in the order.
+        leaf.live.store(leaf.live.load(Ordering::Relaxed) | 1 << slot, Ordering::Release);
+    }
+
     fn set_root(&self, page: &Page) {
         page.parent.set(ptr::null());
         self.root.store(ptr::from_ref(page).cast_mut(), Ordering::Release);
     }
 }
 
-impl Drop for Index {
-    fn drop(&mut self) {
-        self.pages.deallocate(self.root.load(Ordering::Relaxed));
-    }
+/// Copies a live entry into a leaf that nobody can find yet; [`fill`] makes it one of that.
+fn copy_entry(from: &Page, slot: usize, to: &Page, at: usize) {
+    to.key[at].store(from.key(slot), Ordering::Relaxed);
+    to.max[at].store(from.max(slot), Ordering::Relaxed);
+    let node = from.node(slot);
+    to.item[at].store(node.cast_mut().cast(), Ordering::Relaxed);
+    // SAFETY: nodes in a leaf are inserted, so they are readable; the caller is the writer.
+    unsafe { &*node }.place().set(to, at);
 }
 
-/// Writes an entry into the next slot of a leaf and sets its live bit.
-fn append(leaf: &Page, (first, last): (u64, u64), node: *const Node) {
-    let slot = leaf.used.get() as usize;
-    leaf.used.set(slot as u32 + 1);
-    leaf.key[slot].store(first, Ordering::Relaxed);
-    leaf.max[slot].store(last, Ordering::Relaxed);
-    leaf.item[slot].store(node.cast_mut().cast(), Ordering::Relaxed);
-    // SAFETY: nodes in a leaf are inserted, so they are readable; the caller is the writer.
-    unsafe { &*node }.place().set(leaf, slot);
-    // ORDERING: release, for the acquire in `live`: who sees the bit sees the entry.
-    leaf.live.store(leaf.live.load(Ordering::Relaxed) | 1 << slot, Ordering::Release);
+/// Says that the first `count` entries of a leaf that nobody can find yet are there, in the order of their slots.
+fn fill(leaf: &Page, count: usize) {
+    leaf.order.fill(&leaf.used, count);
+    leaf.live.store(below(count), Ordering::Release);
 }
 
 /// Adds a child behind the others of an inner page that nobody can find yet.
 fn add_child(inner: &Page, key: u64, child: &Page, max: u64) {
-    let slot = inner.used.get() as usize;
-    inner.used.set(slot as u32 + 1);
+    let slot = inner.used();
+    inner.used.store(slot as u32 + 1, Ordering::Relaxed);
     inner.key[slot].store(key, Ordering::Relaxed);
     link(inner, slot, child);
     inner.live.store(inner.live.load(Ordering::Relaxed) | 1 << slot, Ordering::Release);

@@ -32,13 +32,10 @@ use core::ptr::{self, NonNull};
 
 use super::{Answer, Options};
 use crate::address::Range;
-use crate::hazard::Hazard;
 use crate::hung::Link;
 use crate::index::Place;
 use crate::invalidation::{Invalidation, Owner};
-use crate::scan::{Scan, Wanted};
-use crate::subscriptions::Subscriptions;
-use crate::sync::{AtomicPtr, AtomicU64, Ordering, full_fence};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 
 /// A sequence: what [`read_begin`](super::Subscription::read_begin) hands out, and each hit renews.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -308,102 +305,14 @@ impl Node {
         (self.settled.load(Ordering::Acquire) == sequence.0).then_some(sequence)
     }
 
-    /// Says whether what is published there makes the node busy.
-    pub(crate) fn is_busy_for(&self, hazard: &Hazard) -> bool {
-        let ((first, last), owner) = (hazard.bounds(), self.owner());
-        let own = owner != 0 && hazard.owner() == owner;
-        first <= self.last && self.first <= last && !own
-    }
-
-    /// Looks for what makes the node busy, with the sequence that the look is for.
-    pub(crate) fn look(&self, subscriptions: &Subscriptions) -> (Sequence, Scan) {
-        let sequence = self.sequence();
-        // ORDERING: sequence, F, scan; against publication, F, sequence of a start.
-        full_fence();
-        let wanted = Wanted::Quiet { bounds: self.bounds(), owner: self.owner() };
-        (sequence, Scan::new(&subscriptions.book, wanted))
-    }
-
-    /// Looks for what is active and overlaps `part` of the range.
-    fn look_at(&self, subscriptions: &Subscriptions, part: Range) -> Scan {
-        // ORDERING: sequence, F, scan; against publication, F, sequence of a start.
-        full_fence();
-        let wanted = Wanted::Quiet { bounds: part.bounds(), owner: self.owner() };
-        Scan::new(&subscriptions.book, wanted)
-    }
-
-    /// Says whether nothing is active that overlaps `part` of the range.
-    pub(crate) fn is_quiet(&self, subscriptions: &Subscriptions, part: Range) -> bool {
-        self.look_at(subscriptions, part).advance(&subscriptions.book).is_none()
-    }
-
-    /// Waits as [`read_begin`](Self::read_begin), for what overlaps `part`. It does not settle the node, which
-    /// may be busy elsewhere; the sequence is good for what is read of `part`, by the same argument.
-    pub(crate) fn read_begin_part(
-        &self,
-        subscriptions: &Subscriptions,
-        part: Range,
-        deadline: Option<u64>,
-    ) -> Option<Sequence> {
-        if part.bounds() == self.bounds() {
-            return self.read_begin(subscriptions, deadline);
-        }
-        self.settled_sequence().or_else(|| {
-            loop {
-                let sequence = self.sequence();
-                if !self.look_at(subscriptions, part).wait(subscriptions, deadline) {
-                    return None;
-                }
-                if self.sequence() == sequence {
-                    return Some(sequence);
-                }
-            }
-        })
-    }
-
     /// After a look that found or waited for nothing more: the token, unless the node was hit meanwhile.
-    pub(crate) fn settle(&self, sequence: Sequence) -> Option<Sequence> {
+    pub(super) fn settle(&self, sequence: Sequence) -> Option<Sequence> {
         let fresh = self.sequence() == sequence;
         if fresh {
             // INVARIANT: I4, by the look that the caller has behind it.
             self.settled.store(sequence.0, Ordering::Release);
         }
         fresh.then_some(sequence)
-    }
-
-    /// Waits until the node is not busy; none if the deadline came first.
-    ///
-    /// # Context
-    /// May sleep; not in a callback of an invalidation that makes the node busy.
-    #[inline]
-    pub(crate) fn read_begin(
-        &self,
-        subscriptions: &Subscriptions,
-        deadline: Option<u64>,
-    ) -> Option<Sequence> {
-        self.settled_sequence().or_else(|| self.read_begin_slowly(subscriptions, deadline))
-    }
-
-    #[cold]
-    fn read_begin_slowly(&self, subscriptions: &Subscriptions, deadline: Option<u64>) -> Option<Sequence> {
-        loop {
-            let (sequence, scan) = self.look(subscriptions);
-            if !scan.wait(subscriptions, deadline) {
-                return None;
-            }
-            // CONTRACT C3.4: on it sleeps if another invalidation hit it meanwhile.
-            if let Some(token) = self.settle(sequence) {
-                return Some(token);
-            }
-        }
-    }
-
-    /// The token if the node is not busy now.
-    pub(crate) fn try_read_begin(&self, subscriptions: &Subscriptions) -> Option<Sequence> {
-        self.settled_sequence().or_else(|| {
-            let (sequence, scan) = self.look(subscriptions);
-            scan.advance(&subscriptions.book).is_none().then(|| self.settle(sequence)).flatten()
-        })
     }
 }
 

@@ -42,6 +42,13 @@ pub(crate) fn end_one(space: &Space, started: &Started, part: Part, ending: Endi
     }
 }
 
+/// Ends what began before anybody watched the space.
+#[inline(always)]
+pub(crate) fn end_unwatched(space: &Space, what: Invalidation) {
+    let (range, owner, details) = what.split();
+    end_rest(space, &Started::new(), Held::NOTHING, range, owner, details, Ending::Whole);
+}
+
 /// The way of an end that is more than one store. Its parameters keep the part out of memory where it is not needed.
 #[inline(never)]
 fn end_rest(

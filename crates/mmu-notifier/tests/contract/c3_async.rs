@@ -99,6 +99,28 @@ fn c3_4_a_dropped_future_is_forgotten() {
 }
 
 #[test]
+fn c3_4_futures_are_dropped_in_any_order() {
+    within(|| {
+        let space = AddressSpace::new();
+        let (sub, _) = insert(&space, "S", range(0x1000, 0x2000), &Recorder::new());
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let active = space.invalidate_start(range(0x1000, 0x2000));
+            let mut reads: [_; 4] = core::array::from_fn(|_| {
+                let count = Arc::new(Count::default());
+                let mut read = Box::pin(sub.read_begin_async());
+                let waker = Waker::from(count.clone());
+                assert!(read.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+                (Some(read), count)
+            });
+            order.into_iter().for_each(|at| reads[at].0 = None);
+            active.end();
+            let woken = reads.each_ref().map(|(_, count)| count.woken());
+            assert_eq!(woken, [0, 0, 0, 1], "those that are left, once");
+        }
+    });
+}
+
+#[test]
 fn c3_4_a_waker_may_use_the_space() {
     within(|| {
         struct Uses(AddressSpace, AtomicUsize);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mmu_notifier::AddressSpace;
-use mmu_notifier::interval::{Answer, Notifier, Sequence};
+use mmu_notifier::interval::{Answer, Notifier, Options, Sequence};
 
 use super::harness::{Recorder, background, range, wait_until, within};
 use super::probe::{Manner, Probe, insert, slot, take};
@@ -226,6 +226,23 @@ fn c3_7_detach_never_waits_and_drops_after_the_callback() {
         mmu_notifier::synchronize();
         wait_until("the notifier is dropped", || Arc::strong_count(&probe) == 1);
         space.invalidate_start(range(0x1000, 0x2000)).end();
+        log.expect(&["S invalidate"]);
+    });
+}
+
+#[test]
+fn c3_7_detach_drops_all_that_a_resized_one_owns() {
+    within(|| {
+        let log = Recorder::new();
+        let space = AddressSpace::new();
+        let probe = Probe::new("S", &log);
+        let options = Options::new().label("S");
+        let sub = space.insert_with(range(0x1000, 0x2000), options, probe.clone()).unwrap();
+        let sub = sub.resize(range(0x1800, 0x3000)).unwrap().resize(range(0x1800, 0x4000)).unwrap();
+        let sub = slot(sub);
+        probe.once("invalidate", move || take(&sub).unwrap().detach());
+        space.invalidate_start(range(0x3000, 0x4000)).end();
+        assert_eq!(Arc::strong_count(&probe), 1, "the notifier is dropped");
         log.expect(&["S invalidate"]);
     });
 }

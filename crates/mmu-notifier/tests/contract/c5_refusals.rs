@@ -3,7 +3,7 @@
 use mmu_notifier::{AddressSpace, StartError};
 
 use super::harness::{Recorder, background, range, within};
-use super::probe::{Manner, insert, register};
+use super::probe::{Listed, Manner, Probe, insert, register, slot, take};
 
 #[test]
 fn c5_2_a_blockable_start_succeeds_whatever_the_callbacks_answer() {
@@ -100,6 +100,24 @@ fn c5_3_the_interval_side_is_over_before_the_ends_come() {
         assert!(space.try_invalidate_start(range(1, 2)).is_err());
         log.expect(&["S invalidate", "NEW start", "OLD start", "OLD end"]);
         old.quiet();
+    });
+}
+
+/// That the interval side is over is told where the free waits too, for the same walk.
+#[test]
+fn c5_3_what_is_put_in_a_failing_walk_is_freed_behind_it() {
+    within(|| {
+        let log = Recorder::new();
+        let space = AddressSpace::new();
+        let _sub = insert(&space, "S", range(8, 9), &log);
+        let (_old, _) = register(&space, "OLD", &log);
+        let put = Probe::new("PUT", &log);
+        let shared = slot(space.get::<_, ()>(1, |_| Ok(Listed::freed(&put))).unwrap());
+        let (_new, new) = register(&space, "NEW", &log);
+        put.once("start", move || take(&shared).unwrap().put());
+        new.set(Manner::Refuses);
+        assert!(space.try_invalidate_start(range(1, 2)).is_err());
+        log.expect(&["NEW start", "PUT start", "OLD start", "OLD end", "PUT free"]);
     });
 }
 

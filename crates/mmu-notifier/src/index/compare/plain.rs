@@ -1,0 +1,34 @@
+//! Without vectors: what every machine can.
+
+use super::Words;
+
+/// Compares one after the other.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::index) struct Compare;
+
+impl Compare {
+    /// The one that there is.
+    pub(in crate::index) fn best() -> Self {
+        Compare
+    }
+
+    /// The entries whose key is at most `last` and whose maximum is at least `first`, as bits.
+    #[inline]
+    pub(in crate::index) fn overlapping(self, keys: &Words, maxima: &Words, first: u64, last: u64) -> u32 {
+        super::overlapping(keys, maxima, first, last)
+    }
+
+    /// The entries whose key is at most `bound`, as bits.
+    #[inline]
+    pub(in crate::index) fn up_to(self, keys: &Words, bound: u64) -> u32 {
+        super::up_to(keys, bound)
+    }
+
+    /// There is no instruction for this.
+    #[inline]
+    pub(in crate::index) fn prefetch(self, _address: *const ()) {}
+
+    /// There is no instruction for this.
+    #[inline]
+    pub(in crate::index) fn prefetch_page(self, _page: *const ()) {}
+}
