@@ -14,6 +14,7 @@ mod outcome;
 mod part;
 mod pass;
 
+use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use core::slice;
 
@@ -125,7 +126,7 @@ fn start_listed(
     })
 }
 
-/// Starts an invalidation of several ranges; the caller ends it with [`end`] unless it failed.
+/// Starts an invalidation of several ranges; the caller ends it with [`end()`] unless it failed.
 ///
 /// # Context
 /// As [`start_one`].
@@ -214,7 +215,8 @@ impl<'c> Calls<'c> {
         mut hits: Option<&mut Hits<'_>>,
         started: &mut Started,
     ) -> Result<(), StartError> {
-        let mut outcome = Outcome::default();
+        // Empty in the end; its drop would have to find that out.
+        let mut outcome = ManuallyDrop::new(Outcome::default());
         let _span = trace::calling(self.subscriptions, parts);
         let kind = kind_of(parts, Kind::Intervals, Kind::IntervalsNonblock);
         let frame = Frame::new(&frame::Place { space: self.subscriptions.id, section, parts }, kind);
@@ -226,10 +228,7 @@ impl<'c> Calls<'c> {
             section.give_back();
         }
         let called = hits.map_or(0, |hits| hits.called);
-        let result = self.conclude(parts, started, called, &mut outcome, frame.is_exit_due());
-        // It is empty by now; its drop would have to find that out.
-        core::mem::forget(outcome);
-        result
+        self.conclude(parts, started, called, &mut outcome, frame.is_exit_due())
     }
 
     /// Calls the intervals, then the list. Sets the limit up to which the list has heard of the start.

@@ -4,14 +4,16 @@
 //! A break shows as a callback on a dropped subscriber (or a drop that is not ordered behind it), as an end
 //! without its start, as a subscriber that a walk missed, or as a deadlock.
 
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 
 use super::{Watch, check, range};
 use crate::list::{Notifier, WouldBlock};
-use crate::platform::be_number;
+use crate::platform::{be_number, without_light_barriers};
 use crate::{AddressSpace, AddressSpaceRef, Invalidation, synchronize};
 
 /// The frees of all spaces are in one list, so models that put run one at a time.
@@ -194,4 +196,42 @@ fn who_turns_the_mode_back_hides_no_change() {
         thread.join().unwrap();
         drop(stays);
     });
+}
+
+/// P7 on the list's side, in a space without intervals: *entry; F; look* against *begun; F; list*. Light barriers are
+/// nothing here; nobody waits at a bell.
+fn a_registration_beside_a_start(others: usize) {
+    without_light_barriers(|| {
+        check(4, move || {
+            let space = Arc::new(AddressSpace::new());
+            // It is watched already, whether or not anybody is on the list.
+            let mut list = Vec::from([space.register(Probe::new(&Watch::new())).unwrap()]);
+            list.truncate(others);
+            let (watch, begun) = (Watch::new(), Arc::new(AtomicU64::new(0)));
+            let (invalidator, begins) = (space.downgrade(), begun.clone());
+            let thread = thread::spawn(move || {
+                be_number(1);
+                begins.store(1, Ordering::Relaxed);
+                invalidator.invalidate(range(0, 0), || ());
+            });
+            let late = space.register(Probe::new(&watch)).unwrap();
+            let is_to_come = begun.load(Ordering::Relaxed) == 0;
+            thread.join().unwrap();
+            assert!(
+                !is_to_come || watch.calls() == 1,
+                "a start was missed that began behind the registration"
+            );
+            core::mem::forget((list, late));
+        });
+    });
+}
+
+#[test]
+fn a_registration_is_called_by_a_start_that_it_saw_to_come() {
+    a_registration_beside_a_start(1);
+}
+
+#[test]
+fn a_first_registration_is_called_by_a_start_that_it_saw_to_come() {
+    a_registration_beside_a_start(0);
 }

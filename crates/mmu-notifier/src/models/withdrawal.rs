@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 
 use super::{Probe, Watch, check, range, space};
@@ -100,6 +101,27 @@ fn an_insert_is_called_by_every_later_start() {
         space.invalidate(range(9, 9), || ());
         assert!(watch.calls() > before);
         thread.join().unwrap();
+        drop(inserted);
+    });
+}
+
+/// P7, where nothing is written that the start could have read: who finds, behind its insert, that an invalidation
+/// has not begun is called by it. *Entry; F; look* against *begun; publish; F; search*.
+#[test]
+fn an_insert_is_called_by_a_start_that_it_saw_to_come() {
+    check(4, || {
+        let space = Arc::new(space());
+        let (watch, begun) = (Watch::new(), Arc::new(AtomicU64::new(0)));
+        let (invalidator, begins) = (space.downgrade(), begun.clone());
+        let thread = thread::spawn(move || {
+            be_number(1);
+            begins.store(1, Ordering::Relaxed);
+            invalidator.invalidate(range(5, 5), || ());
+        });
+        let inserted = space.insert(range(0, 9), Probe(watch.clone())).unwrap();
+        let is_to_come = begun.load(Ordering::Relaxed) == 0;
+        thread.join().unwrap();
+        assert!(!is_to_come || watch.calls() == 1, "a start was missed that began behind the insert");
         drop(inserted);
     });
 }
