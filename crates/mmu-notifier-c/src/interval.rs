@@ -185,7 +185,8 @@ impl Request {
         };
         match lock {
             Lock::Held => mm.change(&*mm.held_lock(name)?, locked)?,
-            Lock::Free if mm.is_watched() => {
+            // By the core's word, which stays: that of the structure may be taken back by a registration that fails.
+            Lock::Free if mm.space().has_notifiers() => {
                 // SAFETY: as above.
                 unsafe { Interval::insert(interval, space, range, Options::new()) }?;
             }

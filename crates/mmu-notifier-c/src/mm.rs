@@ -124,11 +124,6 @@ impl mm_struct {
         result
     }
 
-    /// Says whether the core may have subscribers.
-    pub(crate) fn is_watched(&self) -> bool {
-        !self.subscriptions.load(Ordering::Relaxed).is_null()
-    }
-
     /// The guard of the map lock for a `_locked` call; an error, diagnosed, if nobody holds it.
     pub(crate) fn held_lock(&self, name: &'static str) -> Result<ManuallyDrop<MapLockGuard<'_>>, Errno> {
         // SAFETY: the caller holds it, as the name of the call says; this guard is not dropped.

@@ -4,16 +4,27 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Werror", "-pedantic"];
 
-/// The static library that cargo built for this test.
-fn library() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows where it is");
-    let folder = test.parent().expect("a test lies in a folder");
-    let library = folder.join("libmmu_notifier.a");
-    assert!(library.exists(), "cargo builds {} before the tests", library.display());
-    library
+/// The static library, brought up to date: for a test alone cargo builds none of its kind.
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let test = std::env::current_exe().expect("a test knows where it is");
+        // target/PROFILE/deps/test
+        let folder = test.ancestors().nth(2).expect("a test lies in the folder of its profile");
+        let target = folder.parent().expect("a profile lies in the target folder");
+        let profile = if folder.ends_with("debug") { "dev" } else { "release" };
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "-p", "mmu-notifier-c", "--profile", profile, "--target-dir"])
+            .arg(target)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        assert!(built.is_ok_and(|status| status.success()), "the library is built");
+        folder.join("libmmu_notifier.a")
+    })
 }
 
 /// Compiles and runs a program of this crate; skipped, aloud, without a compiler.
@@ -72,6 +83,12 @@ fn c10_c7_5_misuse_is_diagnosed_and_harmless() {
 fn c10_p1_threads() {
     run("gcc", "-std=gnu11", "tests/c/threads.c");
     run("g++", "-std=gnu++17", "tests/c/threads.c");
+}
+
+#[test]
+fn c10_c2_2_an_insert_beside_a_first_registration_that_fails() {
+    run("gcc", "-std=gnu11", "tests/c/first.c");
+    run("g++", "-std=gnu++17", "tests/c/first.c");
 }
 
 #[test]
