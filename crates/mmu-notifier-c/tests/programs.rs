@@ -92,6 +92,12 @@ fn c10_c2_2_an_insert_beside_a_first_registration_that_fails() {
 }
 
 #[test]
+fn c10_c3_9_c8_3_calls_within_callbacks() {
+    run("gcc", "-std=gnu11", "tests/c/inside.c");
+    run("g++", "-std=gnu++17", "tests/c/inside.c");
+}
+
+#[test]
 fn examples() {
     for source in ["examples/page_cache.c", "examples/mirror.c", "examples/two_pass.c"] {
         run("gcc", "-std=gnu11", source);
