@@ -136,17 +136,16 @@ places!(mmu_interval_notifier {
     interval: Interval,
 });
 
-/// What the header sets aside, in bytes.
-const PRIVATE: usize = 32 * 8;
-
 const _: () = {
+    // What the header sets aside, in bytes.
+    let private = 32 * 8;
     assert!(size_of::<c_ulong>() == 8, "the C interface is for 64-bit machines");
     assert!(offset_of!(mmu_notifier_range, mark) == 48);
     assert!(size_of::<mmu_notifier_range>() == 48 + 9 * 8);
     assert!(offset_of!(mmu_notifier, mark) == 56 && align_of::<mmu_notifier>() == 8);
-    assert!(size_of::<mmu_notifier>() <= 56 + PRIVATE);
+    assert!(size_of::<mmu_notifier>() <= 56 + private);
     assert!(offset_of!(mmu_interval_notifier, mark) == 56 && align_of::<mmu_interval_notifier>() == 8);
-    assert!(size_of::<mmu_interval_notifier>() <= 56 + PRIVATE);
+    assert!(size_of::<mmu_interval_notifier>() <= 56 + private);
     assert!(size_of::<mmu_notifier_ops>() == 80 && size_of::<mmu_interval_notifier_ops>() == 24);
     assert!(size_of::<mmu_interval_notifier_finish>() == 16 && size_of::<vm_area_struct>() == 32);
 };
