@@ -26,14 +26,15 @@ impl Subscriptions {
 }
 
 impl Space {
-    /// Makes the exit. Called once, by who let the last user go or by the call that this was left to.
+    /// Makes the exit, once: called by who let the last user go, by the call that this was left to, or before
+    /// that by a primary MMU that knows better.
     ///
     /// # Context
     /// May sleep.
     pub(crate) fn exit(&self) {
         // ORDERING: users, F, subscriptions; against published, F, users in `publish`.
         full_fence();
-        let Some(subscriptions) = self.subscriptions() else { return };
+        let Some(subscriptions) = self.subscriptions().filter(|found| found.claim_exit()) else { return };
         let _span = trace::exiting(subscriptions);
         subscriptions.close();
         let left = platform::catch(|| subscriptions.may_sleep()).err();

@@ -53,7 +53,7 @@ use alloc::sync::Arc;
 use core::fmt;
 
 pub use node::Sequence;
-pub(crate) use node::{Callbacks, Node};
+pub(crate) use node::{Callbacks, Node, SequenceBy};
 pub use read::{ReadBegin, ReadToken};
 pub use replace::{NotReplaced, ReplaceError, ReplaceErrorKind};
 pub use subscription::Subscription;

@@ -11,9 +11,11 @@
 mod interval;
 mod listener;
 mod membership;
+mod started;
 
 #[cfg(test)]
 mod tests;
 
 pub use interval::{Interval, IntervalCallbacks};
 pub use listener::{Listener, ListenerCallbacks, Question, Released, StartCallback};
+pub use started::{End, Started};

@@ -164,8 +164,10 @@ impl Invalidation {
         Invalidation { details, ..self }
     }
 
+    /// Says whether callbacks may sleep, for [`Started::start`](crate::intrusive::Started::start); other calls say
+    /// so themselves.
     #[inline]
-    pub(crate) const fn with_blockable(self, blockable: bool) -> Self {
+    pub const fn with_blockable(self, blockable: bool) -> Self {
         Invalidation { details: self.details.with(Details::NOT_BLOCKABLE, !blockable), ..self }
     }
 

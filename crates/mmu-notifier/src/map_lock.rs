@@ -1,11 +1,13 @@
 //! The map lock of a space (clause C2.3): under it the primary MMU changes what is mapped, and subscribers come
 //! first. Its guard is the proof for the `_locked` calls.
 
+#![expect(unsafe_code, reason = "a guard stands for what its caller owes")]
+
 use core::fmt;
 use core::ptr;
 
 use crate::platform::{Bell, Context, with_context};
-use crate::space::Space;
+use crate::space::{AddressSpaceRef, Space};
 use crate::sync::{AtomicPtr, AtomicU32, Ordering};
 
 /// The state while it is held for writing.
@@ -28,6 +30,14 @@ impl MapLock {
 
     fn try_write(&self) -> bool {
         self.state.compare_exchange(0, WRITER, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    fn is_held_for_writing(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == WRITER
+    }
+
+    fn is_held_for_reading(&self) -> bool {
+        !matches!(self.state.load(Ordering::Relaxed), 0 | WRITER)
     }
 
     fn try_read(&self) -> bool {
@@ -84,6 +94,19 @@ pub struct MapLockGuard<'s> {
     pub(crate) space: &'s Space,
 }
 
+impl<'s> MapLockGuard<'s> {
+    /// The guard of a lock that is held by a caller who has no guard of it any more: it was forgotten. None if
+    /// nobody holds the lock for writing.
+    ///
+    /// # Safety
+    /// - It is the caller who holds the lock, or somebody who waits for the caller.
+    /// - Of the guards that are made so of one lock, one at the most is dropped.
+    pub unsafe fn of_held(space: &'s AddressSpaceRef) -> Option<Self> {
+        let space = space.space();
+        space.map_lock.is_held_for_writing().then_some(MapLockGuard { space })
+    }
+}
+
 impl Drop for MapLockGuard<'_> {
     fn drop(&mut self) {
         self.space.map_lock.unlock_write();
@@ -100,6 +123,17 @@ impl fmt::Debug for MapLockGuard<'_> {
 #[must_use = "the lock is held as long as the guard lives"]
 pub struct MapLockSharedGuard<'s> {
     pub(crate) space: &'s Space,
+}
+
+impl<'s> MapLockSharedGuard<'s> {
+    /// As [`MapLockGuard::of_held`], for one who holds it for reading.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn of_held(space: &'s AddressSpaceRef) -> Option<Self> {
+        let space = space.space();
+        space.map_lock.is_held_for_reading().then_some(MapLockSharedGuard { space })
+    }
 }
 
 impl Drop for MapLockSharedGuard<'_> {

@@ -22,6 +22,8 @@ pub(crate) struct Subscriptions {
     pub(crate) freed: Bell,
     pub(crate) waits: AtomicU64,
     pub(crate) refusals: AtomicU64,
+    /// Not 0 once somebody makes the exit.
+    exiting: AtomicU32,
     /// Not 0 once the exit is over.
     exited: AtomicU32,
     /// Of the space, in this process; never used twice.
@@ -45,6 +47,7 @@ impl Subscriptions {
             freed: Bell::new(),
             waits: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
+            exiting: AtomicU32::new(0),
             exited: AtomicU32::new(0),
             id,
             label,
@@ -87,6 +90,11 @@ impl Subscriptions {
     /// Says whether the calling thread is in a callback of this space.
     pub(crate) fn innermost(&self) -> Option<Kind> {
         frame::innermost(self.id)
+    }
+
+    /// Claims the one exit; false if somebody else has it.
+    pub(crate) fn claim_exit(&self) -> bool {
+        self.exiting.swap(1, Ordering::AcqRel) == 0
     }
 
     /// Says that the exit is over.

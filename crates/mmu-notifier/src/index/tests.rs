@@ -9,13 +9,14 @@ use core::ptr::NonNull;
 use super::{Batch, Index};
 use crate::address::Range;
 use crate::hazard::Book;
-use crate::interval::{Answer, Callbacks, Node, Options};
+use crate::interval::{Answer, Callbacks, Node, Options, SequenceBy};
 
 static CALLBACKS: Callbacks = Callbacks {
     invalidate: |_, _, _| Answer::Done,
     finish: |_, _| {},
     free: |_| {},
     options: Options::new(),
+    sequence: SequenceBy::Start,
 };
 
 struct Random(u64);

@@ -66,6 +66,16 @@ pub(crate) struct Callbacks {
     /// The node is the one that the table was given with; no start knows it, and it is not used again.
     pub(crate) free: unsafe fn(NonNull<Node>),
     pub(crate) options: Options,
+    pub(crate) sequence: SequenceBy,
+}
+
+/// Who makes a node's tokens stale when it is hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SequenceBy {
+    /// The start, before it calls.
+    Start,
+    /// The callback, under the subscriber's lock; one that does not leaves them fresh (clause C3.12).
+    Callback,
 }
 
 /// In `table`: nobody calls the node any more.

@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-use super::node::{Callbacks, Node, Sequence};
+use super::node::{Callbacks, Node, Sequence, SequenceBy};
 use super::{Answer, Notifier, Options};
 use crate::address::Range;
 use crate::invalidation::Invalidation;
@@ -137,6 +137,7 @@ impl<N: Notifier, R: Record<N>> Table<N, R> {
         finish: finish::<N, R>,
         free: R::free,
         options: Options::new(),
+        sequence: SequenceBy::Start,
     };
 }
 

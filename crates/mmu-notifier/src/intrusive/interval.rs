@@ -9,8 +9,9 @@ use core::ptr::NonNull;
 use super::membership::Membership;
 use crate::address::Range;
 use crate::diagnostics::{self, Rule};
-use crate::interval::{Answer, Callbacks, InsertErrorKind, Node, Options, Sequence, removal};
+use crate::interval::{Answer, Callbacks, InsertErrorKind, Node, Options, Sequence, SequenceBy, removal};
 use crate::invalidation::Invalidation;
+use crate::map_lock::MapLockGuard;
 use crate::space::AddressSpaceRef;
 use crate::subscriptions::Subscriptions;
 use crate::trace;
@@ -52,7 +53,8 @@ unsafe impl Sync for Interval {}
 unsafe impl Send for Interval {}
 
 /// The table of an interval, but for its options.
-const CALLBACKS: Callbacks = Callbacks { invalidate, finish, free, options: Options::new() };
+const CALLBACKS: Callbacks =
+    Callbacks { invalidate, finish, free, options: Options::new(), sequence: SequenceBy::Start };
 
 /// # Safety
 /// The node is that of an inserted [`Interval`].
@@ -78,12 +80,25 @@ unsafe fn finish(node: NonNull<Node>, what: &Invalidation) {
 /// None: its memory is its user's, so that it never hangs, and nobody calls this.
 unsafe fn free(_: NonNull<Node>) {}
 
+/// A space that is ready for one more, and what its subscribers need.
+type Ready<'s> = (&'s AddressSpaceRef, &'s Subscriptions);
+
 impl Interval {
     /// Makes one that is in no space.
     pub const fn new(callbacks: &'static IntervalCallbacks) -> Self {
+        Self::with_sequence_by(SequenceBy::Start, callbacks)
+    }
+
+    /// Makes one whose callback makes its tokens stale, with [`set_sequence`](Self::set_sequence). A callback that
+    /// does not do so has skipped the invalidation (clause C3.12).
+    pub const fn with_own_sequence(callbacks: &'static IntervalCallbacks) -> Self {
+        Self::with_sequence_by(SequenceBy::Callback, callbacks)
+    }
+
+    const fn with_sequence_by(sequence: SequenceBy, callbacks: &'static IntervalCallbacks) -> Self {
         Interval {
             node: UnsafeCell::new(MaybeUninit::uninit()),
-            table: UnsafeCell::new(CALLBACKS),
+            table: UnsafeCell::new(Callbacks { sequence, ..CALLBACKS }),
             callbacks,
             space: UnsafeCell::new(None),
             membership: Membership::out(),
@@ -110,13 +125,48 @@ impl Interval {
         options: Options,
     ) -> Result<(), InsertErrorKind> {
         // SAFETY: as promised by the caller.
+        unsafe { Self::insert_into(this, range, options, || Ok((space, space.ready_to_insert()?))) }
+    }
+
+    /// Inserts it under the map lock (`mmu_interval_notifier_insert_locked`).
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    ///
+    /// # Safety
+    /// As for [`insert`](Self::insert).
+    ///
+    /// # Context
+    /// As [`AddressSpaceRef::insert_locked`].
+    pub unsafe fn insert_locked(
+        this: NonNull<Interval>,
+        space: &AddressSpaceRef,
+        lock: &MapLockGuard<'_>,
+        range: Range,
+        options: Options,
+    ) -> Result<(), InsertErrorKind> {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            Self::insert_into(this, range, options, || Ok((space, space.ready_to_insert_locked(lock)?)))
+        }
+    }
+
+    /// # Safety
+    /// As for [`insert`](Self::insert).
+    unsafe fn insert_into<'s>(
+        this: NonNull<Interval>,
+        range: Range,
+        options: Options,
+        ready: impl FnOnce() -> Result<Ready<'s>, InsertErrorKind>,
+    ) -> Result<(), InsertErrorKind> {
+        // SAFETY: as promised by the caller.
         let interval = unsafe { this.as_ref() };
         if !interval.membership.begin_to_enter() {
             diagnostics::report(Rule::InsertedTwice, "insert", options.label);
             return Err(InsertErrorKind::Gone);
         }
         // SAFETY: this call began to enter.
-        let result = unsafe { Self::insert_free(this, space, range, options) };
+        let result = ready().and_then(|ready| unsafe { Self::insert_free(this, ready, range, options) });
         match result {
             Ok(()) => interval.membership.set_in(),
             Err(_) => interval.membership.set_out(),
@@ -128,15 +178,14 @@ impl Interval {
     /// As [`insert`](Self::insert), and the caller began to enter.
     unsafe fn insert_free(
         this: NonNull<Interval>,
-        space: &AddressSpaceRef,
+        (space, subscriptions): Ready<'_>,
         range: Range,
         options: Options,
     ) -> Result<(), InsertErrorKind> {
-        let subscriptions = space.ready_to_insert()?;
         // SAFETY: as promised by the caller.
         let interval = unsafe { this.as_ref() };
         // SAFETY: between begin and end of entering nobody else uses the table.
-        unsafe { interval.table.get().write(Callbacks { options, ..CALLBACKS }) };
+        unsafe { &mut *interval.table.get() }.options = options;
         // SAFETY: the table lies beside the node, which is never dropped.
         let node = unsafe { Node::with_table(range, interval.table.get()) };
         // SAFETY: between begin and end of entering nobody else uses the node.
@@ -218,6 +267,24 @@ impl Interval {
     pub fn try_read_begin(&self) -> Option<Sequence> {
         let (node, subscriptions) = self.reader("try_read_begin")?;
         node.try_read_begin(subscriptions)
+    }
+
+    /// The sequence of the last hit, or the first one; none if it is not inserted.
+    pub fn sequence(&self) -> Option<Sequence> {
+        self.is_inserted().then(|| self.node().sequence())
+    }
+
+    /// Makes its tokens stale (`mmu_interval_set_seq`): for one that was made
+    /// [with its own sequence](Self::with_own_sequence), and in its callback, with the sequence that this got.
+    ///
+    /// # Context
+    /// Under the subscriber's lock.
+    pub fn set_sequence(&self, sequence: u64) {
+        // A callback may come before the insert has returned.
+        if self.membership.is_out() {
+            return diagnostics::report(Rule::NotInserted, "set_seq", None);
+        }
+        self.node().hit(sequence);
     }
 
     /// Says whether any invalidation hit it since `sequence` was read, or it is not inserted any more: then

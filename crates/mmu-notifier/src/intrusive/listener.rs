@@ -58,6 +58,7 @@ pub type StartCallback = unsafe fn(NonNull<Listener>, &Invalidation) -> Result<(
 pub struct Listener {
     node: UnsafeCell<MaybeUninit<Node>>,
     callbacks: &'static ListenerCallbacks,
+    key: u64,
     space: UnsafeCell<Option<AddressSpaceRef>>,
     membership: Membership,
     _pinned: PhantomPinned,
@@ -162,13 +163,22 @@ impl Listener {
         Listener {
             node: UnsafeCell::new(MaybeUninit::uninit()),
             callbacks,
+            key: 0,
             space: UnsafeCell::new(None),
             membership: Membership::out(),
             _pinned: PhantomPinned,
         }
     }
 
-    /// Registers it under the map lock (`__mmu_notifier_register`), with the address of its table as its key.
+    /// Gives it a key that takes the place of its table's address: where one table serves all, and what tells
+    /// them apart lies behind it. 0 is no key.
+    pub const fn with_key(mut self, key: u64) -> Self {
+        self.key = key;
+        self
+    }
+
+    /// Registers it under the map lock (`__mmu_notifier_register`), with the address of its table as its key
+    /// unless it has [another](Self::with_key).
     ///
     /// # Errors
     /// As [`AddressSpaceRef::register`]; it is then as if never touched. One that is registered already is
@@ -192,7 +202,7 @@ impl Listener {
             diagnostics::report(Rule::InsertedTwice, "register", None);
             return Err(RegisterErrorKind::Gone);
         }
-        let node = Node::new(&CALLBACKS, Some(Self::key(listener.callbacks)), None);
+        let node = Node::new(&CALLBACKS, Some(listener.key()), None);
         // SAFETY: between begin and end of entering nobody else uses the node.
         unsafe { &mut *listener.node.get() }.write(node);
         // SAFETY: between begin and end of entering nobody else uses the space; walks do not.
@@ -210,8 +220,13 @@ impl Listener {
     }
 
     /// Listeners of one table are one for [`find`](Self::find), as with the kernel's ops pointer.
-    fn key(callbacks: &'static ListenerCallbacks) -> Key {
-        (TypeId::of::<Listener>(), core::ptr::from_ref(callbacks) as usize as u64)
+    fn key(&self) -> Key {
+        let own = core::ptr::from_ref(self.callbacks) as usize as u64;
+        Self::key_of(if self.key == 0 { own } else { self.key })
+    }
+
+    fn key_of(word: u64) -> Key {
+        (TypeId::of::<Listener>(), word)
     }
 
     /// Releases it, unless the exit did; takes it off the list; waits for the walks that run
@@ -254,14 +269,29 @@ impl Listener {
     /// With the map lock held. Does not sleep.
     pub fn find(
         space: &AddressSpaceRef,
-        _lock: &MapLockGuard<'_>,
+        lock: &MapLockGuard<'_>,
         callbacks: &'static ListenerCallbacks,
+    ) -> Result<Option<NonNull<Listener>>, GetError<core::convert::Infallible>> {
+        Self::find_key(space, lock, core::ptr::from_ref(callbacks) as usize as u64)
+    }
+
+    /// The same for a listener that was given this [key](Self::with_key).
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    ///
+    /// # Context
+    /// As [`find`](Self::find).
+    pub fn find_key(
+        space: &AddressSpaceRef,
+        _lock: &MapLockGuard<'_>,
+        key: u64,
     ) -> Result<Option<NonNull<Listener>>, GetError<core::convert::Infallible>> {
         if !space.has_users() {
             return Err(GetError::Gone);
         }
         let Some(subscriptions) = space.space().subscriptions() else { return Ok(None) };
-        match subscriptions.list.find(Self::key(callbacks)) {
+        match subscriptions.list.find(Self::key_of(key)) {
             Ok(node) => Ok(Some(node.cast())),
             Err(Lookup::Nobody) => Ok(None),
             Err(Lookup::Closed) => Err(GetError::Gone),

@@ -42,6 +42,11 @@ impl Membership {
         self.0.store(OUT, Ordering::Release);
     }
 
+    /// Says that nobody has it in, or brings it in or out.
+    pub(super) fn is_out(&self) -> bool {
+        self.0.load(Ordering::Acquire) == OUT
+    }
+
     pub(super) fn is_in(&self) -> bool {
         self.0.load(Ordering::Acquire) == IN
     }

@@ -6,11 +6,13 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Mutex;
 
-use super::{Interval, IntervalCallbacks, Listener, ListenerCallbacks, Question, Released};
+use super::{End, Interval, IntervalCallbacks, Listener, ListenerCallbacks, Question, Released, Started};
 use crate::address::Range;
 use crate::diagnostics;
 use crate::interval::{Answer, InsertErrorKind, Options};
+use crate::invalidation::Invalidation;
 use crate::list::RegisterErrorKind;
+use crate::map_lock::MapLockGuard;
 use crate::space::AddressSpace;
 use crate::synchronize;
 
@@ -165,4 +167,76 @@ fn a_listener_is_registered_found_put_and_freed() {
     assert_eq!(heard(), ["release"]);
     // SAFETY: made by Box::leak, and unregistered.
     drop(unsafe { Box::from_raw(other.as_ptr()) });
+}
+
+/// Sets its sequence for odd pages only.
+static SKIPPING: IntervalCallbacks = IntervalCallbacks {
+    invalidate: |interval, what, seq| {
+        if what.range().start().get() & 0x1000 != 0 {
+            // SAFETY: it is inserted.
+            unsafe { interval.as_ref() }.set_sequence(seq.get());
+        }
+        Answer::Done
+    },
+    finish: |_, _| {},
+};
+
+#[test]
+fn c3_12_a_callback_that_does_not_set_its_sequence_has_skipped() {
+    let space = AddressSpace::new();
+    let interval = NonNull::from(Box::leak(Box::new(Interval::with_own_sequence(&SKIPPING))));
+    {
+        let lock = space.map_lock();
+        // SAFETY: it stays where it is until it was removed.
+        unsafe { Interval::insert_locked(interval, &space, &lock, Range::ALL, Options::new()) }.unwrap();
+    }
+    // SAFETY: it is alive until the end of the test.
+    let reader = unsafe { interval.as_ref() };
+    let token = reader.read_begin().unwrap();
+    let even = Invalidation::from(Range::from_len(0x2000u64, 1).unwrap());
+    let odd = Invalidation::from(Range::from_len(0x1000u64, 1).unwrap());
+    let started = Started::start(&space, even).unwrap();
+    assert!(!reader.read_retry(token) && reader.read_begin() == Some(token), "not its business");
+    // SAFETY: started above, in this space.
+    unsafe { started.end(&space, even, End::Whole) };
+    let started = Started::start(&space, odd).unwrap();
+    assert!(reader.read_retry(token) && reader.try_read_begin().is_none());
+    // SAFETY: as above.
+    unsafe { started.end(&space, odd, End::OnlyEnd) };
+    assert_eq!(reader.sequence(), reader.read_begin());
+    // SAFETY: it was inserted, and this is no callback.
+    unsafe { Interval::remove(interval) };
+    // SAFETY: made by Box::leak, and removed.
+    drop(unsafe { Box::from_raw(interval.as_ptr()) });
+}
+
+#[test]
+fn a_map_lock_whose_guard_was_forgotten() {
+    let space = AddressSpace::new();
+    // SAFETY: nobody holds it.
+    assert!(unsafe { MapLockGuard::of_held(&space) }.is_none());
+    core::mem::forget(space.map_lock());
+    // SAFETY: this thread holds it, and the guard is the one that is dropped.
+    let lock = unsafe { MapLockGuard::of_held(&space) }.unwrap();
+    space.register_nobody_locked(&lock).unwrap();
+    drop(lock);
+    drop(space.map_lock());
+}
+
+#[test]
+fn c8_1_a_second_release_does_nothing() {
+    let space = AddressSpace::new();
+    let (device, interval) = make();
+    // SAFETY: the device stays where it is until it was removed.
+    unsafe { Interval::insert(interval, &space, Range::ALL, Options::new()) }.unwrap();
+    // SAFETY: the device is alive until the end of the test.
+    let hits = &unsafe { device.as_ref() }.hits;
+    space.release();
+    space.release();
+    drop(space);
+    assert_eq!(hits.load(Ordering::Relaxed), 1);
+    // SAFETY: it was inserted, and this is no callback.
+    unsafe { Interval::remove(interval) };
+    // SAFETY: made by make, and removed.
+    drop(unsafe { Box::from_raw(device.as_ptr()) });
 }

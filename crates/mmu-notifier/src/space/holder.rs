@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 
 use super::{AddressSpace, MOST, Pte, Space, Stats};
 use crate::address::{Address, Range};
-use crate::diagnostics;
+use crate::diagnostics::{self, Rule};
 use crate::interval::{self, InsertError, InsertErrorKind, Options, Subscription};
 use crate::list::{self, GetError, RegisterError, RegisterErrorKind, Registration, Shared, Young};
 use crate::map_lock::{MapLockGuard, MapLockSharedGuard};
@@ -76,6 +76,27 @@ impl AddressSpaceRef {
     /// Says whether the space has a user.
     pub fn has_users(&self) -> bool {
         self.space().has_users()
+    }
+
+    /// Makes the exit now (`mmu_notifier_release`), though the space has users; that of the last user then does
+    /// nothing. From a callback of the space it does nothing, and is diagnosed.
+    ///
+    /// # Context
+    /// May sleep.
+    pub fn release(&self) {
+        if self.space().subscriptions().is_some_and(|found| found.innermost().is_some()) {
+            return diagnostics::report(Rule::WaitInCallback, "release", None);
+        }
+        self.space().exit();
+    }
+
+    /// Drops what put and detach left to a call that may sleep (see
+    /// [`Builder::defer_drops`](crate::Builder::defer_drops)): this is one.
+    ///
+    /// # Context
+    /// Runs frees.
+    pub fn drop_deferred(&self) {
+        self.space().subscriptions().into_iter().for_each(Subscriptions::may_sleep);
     }
 
     /// Says whether anybody has ever registered or inserted (`mm_has_notifiers`): from then on always yes.
@@ -174,6 +195,15 @@ impl AddressSpaceRef {
         }
     }
 
+    /// The same under the map lock.
+    pub(crate) fn ready_to_insert_locked(
+        &self,
+        lock: &MapLockGuard<'_>,
+    ) -> Result<&Subscriptions, InsertErrorKind> {
+        self.space().check_lock(lock, "insert_locked");
+        Ok(self.space().ready_for_intervals()?)
+    }
+
     /// What subscribers need; for those who are one.
     pub(crate) fn watched(&self) -> &Subscriptions {
         self.space().subscriptions().expect("a space with a subscriber is watched for good")
@@ -193,10 +223,9 @@ impl AddressSpaceRef {
         options: Options,
         notifier: N,
     ) -> Result<Subscription<N>, InsertError<N>> {
-        self.space().check_lock(lock, "insert_locked");
-        match self.space().ready_for_intervals() {
+        match self.ready_to_insert_locked(lock) {
             Ok(subscriptions) => Subscription::insert(self, subscriptions, range, options, notifier),
-            Err(cause) => Err(InsertError { cause: cause.into(), notifier }),
+            Err(cause) => Err(InsertError { cause, notifier }),
         }
     }
 
@@ -235,7 +264,19 @@ impl AddressSpaceRef {
     /// # Context
     /// As [`register`](Self::register).
     pub fn register_nobody(&self) -> Result<(), RegisterErrorKind> {
-        let _lock = self.map_lock_to_register();
+        let lock = self.map_lock_to_register();
+        self.register_nobody_locked(&lock)
+    }
+
+    /// The same under the map lock.
+    ///
+    /// # Errors
+    /// As [`register`](Self::register).
+    ///
+    /// # Context
+    /// As [`register`](Self::register), with the map lock held.
+    pub fn register_nobody_locked(&self, lock: &MapLockGuard<'_>) -> Result<(), RegisterErrorKind> {
+        self.space().check_lock(lock, "register_nobody_locked");
         self.space().ready_for_intervals().map(drop)
     }
 

@@ -9,7 +9,7 @@ use crate::begun::Begun;
 use crate::diagnostics::{self, Rule};
 use crate::hazard::Claim;
 use crate::index::Batch;
-use crate::interval::{Answer, Node, Sequence};
+use crate::interval::{Answer, Node, Sequence, SequenceBy};
 use crate::invalidation::Invalidation;
 use crate::platform;
 use crate::subscriptions::Subscriptions;
@@ -119,7 +119,9 @@ impl Pass<'_, '_> {
             if owner != 0 && owner == hit.owner() {
                 continue;
             }
-            hit.hit(part.identity());
+            if callbacks.sequence == SequenceBy::Start {
+                hit.hit(part.identity());
+            }
             *called += 1;
             // SAFETY: the table is that of the node, which this start found.
             match unsafe { (callbacks.invalidate)(node, invalidation, Sequence(part.identity())) } {

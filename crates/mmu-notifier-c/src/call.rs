@@ -1,0 +1,30 @@
+//! The border: a call from C, which no panic leaves.
+
+use std::ffi::c_void;
+
+/// Ends the program if it is dropped: a panic is passing.
+struct Border(&'static str);
+
+impl Drop for Border {
+    #[cold]
+    fn drop(&mut self) {
+        eprintln!("mmu_notifier: a panic within {}", self.0);
+        std::process::abort();
+    }
+}
+
+/// Runs the body of the call with this name.
+#[inline(always)]
+pub(crate) fn call<R>(name: &'static str, body: impl FnOnce() -> R) -> R {
+    let border = Border(name);
+    let result = body();
+    core::mem::forget(border);
+    result
+}
+
+/// What a structure in C's memory carries while the library uses it: other memory carries it by chance only once in
+/// 2^64 times, a copy at another address never.
+pub(crate) fn mark_of(address: *const c_void) -> u64 {
+    const KEY: u64 = 0x9e37_79b9_7f4a_7c15;
+    (address as usize as u64).rotate_left(17) ^ KEY
+}

@@ -1,0 +1,27 @@
+//! The C interface of `mmu-notifier`: the kernel's names, letter for letter, over the core's intrusive layer.
+//!
+//! `include/mmu_notifier.h` is written by hand and says what a C program sees; [`types`] has the same structures.
+//! No protocol is implemented here: each call checks what it is given ([`call`], [`report`]), translates it, and
+//! translates the answer ([`errno`]).
+//!
+//! | file | calls |
+//! |---|---|
+//! | `mm` | address spaces, the map lock, exit |
+//! | `interval`, `second_pass` | subscriptions to a range |
+//! | `list` | subscriptions to a whole space, get and put |
+//! | `range`, `primary` | what the primary MMU calls |
+//! | `additions` | what has no counterpart in a kernel (`mmun_...`) |
+//!
+//! A panic never leaves: it ends the program with a message that names the call.
+
+mod additions;
+mod call;
+mod errno;
+mod interval;
+mod list;
+mod mm;
+mod primary;
+mod range;
+mod report;
+mod second_pass;
+mod types;

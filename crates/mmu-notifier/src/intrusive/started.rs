@@ -1,0 +1,61 @@
+//! A start whose end is kept in its caller's memory, in place of a guard that borrows the space.
+
+use crate::invalidation::Invalidation;
+use crate::space::AddressSpaceRef;
+use crate::start::{self, Ending, Held, Part, StartError};
+
+/// What a start left for its end; see [`start`](Started::start). To be written into the caller's own structure.
+#[derive(Clone, Copy, Debug)]
+pub struct Started {
+    held: Held,
+    started: start::Started,
+}
+
+/// How an invalidation ends (clause C5.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With `invalidate_range`.
+    Whole,
+    /// Without `invalidate_range`, which the caller has called already.
+    OnlyEnd,
+}
+
+impl Started {
+    /// What a start leaves that nobody has heard: its end is heard by who flushes by `invalidate_range` alone.
+    #[must_use]
+    pub fn unheard() -> Self {
+        Started { held: Held::NOTHING, started: start::Started::new() }
+    }
+
+    /// Starts an invalidation (`__mmu_notifier_invalidate_range_start`), blockable or not as `what` says.
+    ///
+    /// # Errors
+    /// [`StartError::WouldBlock`] if it is not blockable and somebody refused; there is nothing to end.
+    ///
+    /// # Context
+    /// As [`AddressSpaceRef::invalidate_start`].
+    #[inline]
+    pub fn start(space: &AddressSpaceRef, what: Invalidation) -> Result<Self, StartError> {
+        let mut started = start::Started::new();
+        let held = start::start_one(space.space(), what, &mut started)?;
+        Ok(Started { held, started })
+    }
+
+    /// Ends it (`__mmu_notifier_invalidate_range_end`). A second end of one start is diagnosed, and does nothing on
+    /// the interval side.
+    ///
+    /// # Safety
+    /// - `self` was returned by [`start`](Self::start) for this space, or is [`unheard`](Self::unheard).
+    /// - The space has had a holder ever since.
+    ///
+    /// # Context
+    /// As [`ActiveInvalidation::end`](crate::ActiveInvalidation::end).
+    #[inline]
+    pub unsafe fn end(self, space: &AddressSpaceRef, what: Invalidation, end: End) {
+        let ending = match end {
+            End::Whole => Ending::Whole,
+            End::OnlyEnd => Ending::OnlyEnd,
+        };
+        start::end_one(space.space(), &self.started, Part { invalidation: what, held: self.held }, ending);
+    }
+}
