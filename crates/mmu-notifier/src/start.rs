@@ -75,7 +75,8 @@ fn start_watched(
         diagnostics::start(subscriptions, range);
         let calls = Calls { space, subscriptions, context };
         let index = &subscriptions.index;
-        let Some(hazard) = subscriptions.book.remembered(context) else {
+        let book = &subscriptions.book;
+        let Some(hazard) = book.remembered(context).or_else(|| book.claim_another(context)) else {
             return calls.run_slowly(part(Held::NOTHING), started);
         };
         let claim = Claim::One(hazard);
@@ -178,7 +179,7 @@ impl<'c> Calls<'c> {
         Held::NOTHING
     }
 
-    /// The way of one range that has no hazard at hand.
+    /// The way of one range for which there is no hazard, or none is at hand.
     #[inline(never)]
     fn run_slowly(&self, mut part: Part, started: &mut Started) -> Held {
         match self.start_several(slice::from_mut(&mut part), started) {

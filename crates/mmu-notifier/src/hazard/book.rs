@@ -155,6 +155,16 @@ impl Book {
         Some(free)
     }
 
+    /// A record that this thread claims for its first call in the space, or for one call more within others; none:
+    /// it is one of the crowd.
+    #[cold]
+    pub(crate) fn claim_another(&self, context: Option<&Context>) -> Option<&Hazard> {
+        match self.claim_slowly(context) {
+            Claim::One(hazard) => Some(hazard),
+            Claim::Crowd(_) => None,
+        }
+    }
+
     #[cold]
     fn claim_slowly(&self, context: Option<&Context>) -> Claim<'_> {
         let numbered = context.map(|context| (context, context.number())).filter(|(_, number)| *number != 0);
