@@ -13,6 +13,15 @@
 //! | `additions` | what has no counterpart in a kernel (`mmun_...`) |
 //!
 //! A panic never leaves: it ends the program with a message that names the call.
+//!
+//! # Safety
+//! Every exported function is `unsafe`, for the same reasons; its C caller owes:
+//! - a pointer is NULL or leads to a structure of its type that is alive during the call, and what it is registered or
+//!   inserted with stays where it is until it was taken out again;
+//! - a function in a table of callbacks has the type that the header gives it, and does not unwind;
+//! - a space is used by those who hold it (`mmgrab`, or as its users).
+//!
+//! A `SAFETY:` comment that speaks of "the caller's" names the first of these.
 
 mod additions;
 mod call;

@@ -120,10 +120,7 @@ fn start_listed(
         };
         let section = Claim::One(hazard);
         section.keep();
-        match calls.run(slice::from_mut(&mut part), section, None, started) {
-            Ok(()) => Held::NOTHING,
-            Err(StartError::WouldBlock) => Held::REFUSED,
-        }
+        Held::NOTHING.unless_refused(calls.run(slice::from_mut(&mut part), section, None, started))
     })
 }
 
@@ -182,20 +179,16 @@ impl<'c> Calls<'c> {
     /// The way of one range for which there is no hazard, or none is at hand.
     #[inline(never)]
     fn run_slowly(&self, mut part: Part, started: &mut Started) -> Held {
-        match self.start_several(slice::from_mut(&mut part), started) {
-            Ok(()) => part.held,
-            Err(StartError::WouldBlock) => Held::REFUSED,
-        }
+        let result = self.start_several(slice::from_mut(&mut part), started);
+        part.held.unless_refused(result)
     }
 
     /// The way of one range that hits somebody, or is heard by the list.
     #[inline(never)]
     fn run_found(&self, mut part: Part, claim: Claim<'_>, mut hits: Hits<'_>, started: &mut Started) -> Held {
         claim.unpin();
-        match self.run(slice::from_mut(&mut part), claim, Some(&mut hits), started) {
-            Ok(()) => part.held,
-            Err(StartError::WouldBlock) => Held::REFUSED,
-        }
+        let result = self.run(slice::from_mut(&mut part), claim, Some(&mut hits), started);
+        part.held.unless_refused(result)
     }
 
     /// Tells those who wait for a start that has hit nobody.

@@ -61,8 +61,16 @@ impl Book {
     /// Allocates; none of the library's locks may be held.
     pub(crate) fn refill(&self, more: u32) -> bool {
         while self.spare.load(Ordering::Relaxed) < RESERVE as u32 + more {
-            let Some(id) = self.fresh_ids(RESERVE as u64) else { return true };
-            let Some(slab) = self.add_slab(id) else { return false };
+            // SAFETY: the layout of a slab has a size.
+            let memory = unsafe { alloc(Layout::new::<Slab>()) }.cast::<Slab>();
+            let Some(slab) = NonNull::new(memory) else { return false };
+            // Behind the allocation: one that fails uses up no ids.
+            let Some(id) = self.fresh_ids(RESERVE as u64) else {
+                // SAFETY: it was just allocated with this layout.
+                unsafe { dealloc(memory.cast(), Layout::new::<Slab>()) };
+                return true;
+            };
+            self.add_slab(slab, id);
             for index in 0..RESERVE {
                 // SAFETY: the slab was just made, and lives as long as the book.
                 let hazard =
@@ -73,11 +81,8 @@ impl Book {
         true
     }
 
-    /// Allocates hazards with ids from `id` on; none if there is no memory.
-    fn add_slab(&self, id: u64) -> Option<NonNull<Slab>> {
-        let layout = Layout::new::<Slab>();
-        // SAFETY: the layout of a slab has a size.
-        let slab = NonNull::new(unsafe { alloc(layout) }.cast::<Slab>())?;
+    /// Makes hazards with ids from `id` on in fresh memory for a slab.
+    fn add_slab(&self, slab: NonNull<Slab>, id: u64) {
         let hazard = |index| Hazard::new(id + index as u64);
         let mut first = self.slabs.load(Ordering::Relaxed);
         // SAFETY: slab points to fresh memory of its layout.
@@ -90,7 +95,6 @@ impl Book {
             // SAFETY: until it is linked the slab is this call's.
             unsafe { (*slab.as_ptr()).next = first };
         }
-        Some(slab)
     }
 
     /// Takes so many ids that nobody had; returns the first.

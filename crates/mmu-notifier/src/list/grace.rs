@@ -19,7 +19,8 @@
 //! leaving into quick. Who relied on fenced read it before it turned into leaving, behind a change and an F of
 //! its own. That F precedes the one between the two steps, so whoever sees quick (acquire) sees the change too.
 //!
-//! The mode carries a generation that each arming renews: none can finish another one's.
+//! The mode carries a generation that each arming renews: none can finish another one's. In the child of a fork a
+//! mode that a thread left half-way stays so: sections pass F, and the next who changes the list arms anew.
 
 use core::fmt;
 

@@ -5,6 +5,7 @@
 use core::panic::Location;
 use core::ptr;
 
+use super::StartError;
 use crate::diagnostics::{self, Rule};
 use crate::hazard::{Claim, Hazard};
 use crate::hung::Post;
@@ -44,7 +45,7 @@ impl Held {
     /// The interval side left no trace.
     pub(crate) const NOTHING: Held = Held { hazard: ptr::null(), identity: 0 };
     /// The start failed; there is nothing to end.
-    pub(super) const REFUSED: Held = Held { hazard: REFUSED, identity: 0 };
+    const REFUSED: Held = Held { hazard: REFUSED, identity: 0 };
 
     #[inline]
     pub(super) fn new(claim: Claim<'_>, identity: u64) -> Self {
@@ -53,6 +54,15 @@ impl Held {
             Claim::Crowd(_) => CROWD,
         };
         Held { hazard, identity }
+    }
+
+    /// This, unless the start was refused.
+    #[inline]
+    pub(super) fn unless_refused(self, result: Result<(), StartError>) -> Self {
+        match result {
+            Ok(()) => self,
+            Err(StartError::WouldBlock) => Held::REFUSED,
+        }
     }
 
     #[inline]
