@@ -68,7 +68,8 @@ impl Frame {
 
     /// Makes this the innermost call of the thread, until the link is dropped.
     ///
-    /// The caller keeps what the frame's place names until then.
+    /// The caller keeps what the frame's place names until then, and does not forget the link: the thread's context
+    /// leads to the frame as long as it is there.
     #[inline(always)]
     pub(crate) fn link<'f>(&'f self, context: Option<&'f Context>) -> Link<'f> {
         if let Some(context) = context {

@@ -26,6 +26,9 @@ impl<'b> Claim<'b> {
         match self {
             Claim::One(hazard) => {
                 hazard.describe(bounds, owner);
+                // ORDERING: behind the release fence in `describe`, so who finds this pin (acquire, `Book::lowest_pin`) in
+                // place of the one that an earlier search left comes behind the loads of that search; and before the
+                // publication, so who finds that finds the pin.
                 hazard.pin.store(epoch, Ordering::Relaxed);
                 let identity = hazard.next_identity();
                 // ORDERING: publication and F; pairs with the F of every scan.

@@ -1,6 +1,7 @@
 //! C5.1, C5.4 to C5.7 and C5.9, and C6.3: the primary MMU's calls, none of which refuses.
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
 
 use mmu_notifier::{Address, AddressSpace, Event, Invalidation, Permissions, Pte, Range};
 
@@ -88,6 +89,36 @@ fn c5_4_each_hears_invalidate_range_and_then_the_end() {
         log.expect(&["N2 start", "N1 start", "N2 end", "N1 end"]);
         drop(space.invalidate_start(range(1, 2)));
         log.expect(&["N2 start", "N1 start", "N2 range", "N2 end", "N1 range", "N1 end"]);
+    });
+}
+
+/// It hears no end, since it heard no start, but the flush that is for everybody.
+#[test]
+fn c5_4_who_registers_during_an_invalidation_that_nobody_watched_hears_its_flush() {
+    within(|| {
+        let log = Recorder::new();
+        let space = AddressSpace::new();
+        let listed = space.invalidate(range(1, 2), || register(&space, "N", &log));
+        log.expect(&["N range"]);
+        drop(listed);
+        log.expect(&["N release"]);
+
+        let space = AddressSpace::new();
+        let active = space.invalidate_start(range(1, 2));
+        let _listed = register(&space, "G", &log);
+        active.end();
+        log.expect(&["G range"]);
+
+        let space = AddressSpace::new();
+        let held = Mutex::new(None);
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            space.try_invalidate(range(1, 2), || {
+                *held.lock().unwrap() = Some(register(&space, "P", &log));
+                panic!("the change fails");
+            })
+        }));
+        assert!(panicked.is_err());
+        log.expect(&["P range"]);
     });
 }
 

@@ -156,6 +156,21 @@ fn c7_2_a_panic_in_an_end_goes_on_after_the_rest_of_the_walk() {
 }
 
 #[test]
+fn c7_2_a_panic_in_a_flush_goes_on_after_the_same_ones_end() {
+    within(|| {
+        let log = Recorder::new();
+        let space = AddressSpace::new();
+        let [_first, (_second, probe)] = ["N1", "N2"].map(|name| register(&space, name, &log));
+        let active = space.invalidate_start(range(1, 2));
+        log.expect(&["N2 start", "N1 start"]);
+        probe.once("range", || panic!("a flush fails"));
+        assert!(catch_unwind(AssertUnwindSafe(|| active.end())).is_err());
+        log.expect(&["N2 range", "N2 end", "N1 range", "N1 end"]);
+        probe.quiet();
+    });
+}
+
+#[test]
 fn c7_2_a_panic_in_release_goes_on_after_the_rest() {
     within(|| {
         let log = Recorder::new();
