@@ -26,7 +26,9 @@ pub(crate) fn with_context<R>(f: impl FnOnce(Option<&Context>) -> R) -> R {
     f(Some(unsafe { &*context }))
 }
 
-/// Calls a callback and keeps its panic.
+/// Calls a callback and keeps its panic. Not inlined: a release build crashed as it caught a panic in a loop around
+/// this, in the walk of an end; out of line it does not. The cause is not known yet.
+#[inline(never)]
 pub(crate) fn catch<R>(callback: impl FnOnce() -> R) -> Result<R, Payload> {
     catch_unwind(AssertUnwindSafe(callback))
 }
