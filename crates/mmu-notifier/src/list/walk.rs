@@ -221,7 +221,7 @@ fn newest_first(entries: Entries<'_>) -> impl Iterator<Item = NonNull<Node>> {
 }
 
 /// Calls back; keeps the first panic of a walk (clause C7.2).
-#[inline(never)]
+#[inline]
 fn keep<R>(panic: &mut Option<Payload>, callback: impl FnOnce() -> R) -> Option<R> {
     match platform::catch(callback) {
         Ok(result) => Some(result),

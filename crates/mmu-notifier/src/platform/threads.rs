@@ -26,8 +26,9 @@ pub(crate) fn with_context<R>(f: impl FnOnce(Option<&Context>) -> R) -> R {
     f(Some(unsafe { &*context }))
 }
 
-/// Calls a callback and keeps its panic. Not inlined: a release build crashed as it caught a panic in a loop around
-/// this, in the walk of an end; out of line it does not. The cause is not known yet.
+/// Calls a callback and keeps its panic.
+// Never inlined: where a value lives across a landing pad, LLVM may write it over the exception's pointer.
+// Here no value does (docs/decisions/0009-panics-are-caught-out-of-line.md).
 #[inline(never)]
 pub(crate) fn catch<R>(callback: impl FnOnce() -> R) -> Result<R, Payload> {
     catch_unwind(AssertUnwindSafe(callback))
