@@ -203,3 +203,6 @@ fn attach(identifier: usize, start: usize, flags: usize) -> Effect {
     let length = kernel::segment_size(identifier as c_int).unwrap_or(usize::MAX);
     unmapped(huge_pages(start, length))
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,10 +21,14 @@
 //! | [`hooks`] | what the C library does, for whomever | around | x86-64, glibc |
 //! | [`explicit`] | what goes through its wrappers | around | nothing |
 //!
+//! Linux only; elsewhere the crate is empty.
+//!
 //! # Context
 //! Callbacks run in the thread that makes the change, inside `free`, the dynamic linker or the end of a thread: they
 //! must not allocate, free, print, unwind, start or join threads, or take a lock that is ever held over one of these.
 //! What this crate and the core do there keeps the same rule.
+
+#![cfg(target_os = "linux")]
 
 mod call;
 pub mod choice;
@@ -37,8 +41,10 @@ mod monitor;
 mod operation;
 mod process;
 mod source;
+mod strict;
 
 pub use choice::{Choice, UnknownSource};
 pub use monitor::{Monitor, SOURCES, StartError, Uncovered};
 pub use operation::{Operation, Origin, When};
 pub use source::{Source, SourceError};
+pub use strict::{Strict, is_inside};

@@ -57,6 +57,11 @@ impl SourceError {
         SourceError { source, reason: reason.into() }
     }
 
+    /// Why.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
     /// The name of the source.
     pub fn source_name(&self) -> &'static str {
         self.source
