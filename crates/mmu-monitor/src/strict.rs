@@ -83,10 +83,10 @@ fn check(what: &str, layout: Layout) {
 #[cold]
 fn refuse(what: &str, layout: Layout, call: &Call) -> ! {
     let [first, second, ..] = call.arguments;
-    _ = write!(
+    _ = writeln!(
         Stderr,
         "mmu-monitor: a callback {what} {} bytes in the middle of system call {}({first:#x}, {second:#x}, ..): callbacks \
-         must not allocate or free\n",
+         must not allocate or free",
         layout.size(),
         call.number
     );
