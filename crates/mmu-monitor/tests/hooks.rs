@@ -320,3 +320,46 @@ fn what_lies_below_the_stack_pointer_stays() {
     }
     assert_eq!((kept, result), (0x5a5a, 0));
 }
+
+/// Runs `main` on a stack of so many bytes of its own, and says how many of them it touched.
+fn stack_of(main: extern "C" fn(*mut libc::c_void) -> *mut libc::c_void, size: usize) -> usize {
+    const FRESH: u8 = 0xa5;
+    let stack = anonymous(size / PAGE);
+    unsafe { stack.write_bytes(FRESH, size) };
+    let page = anonymous(1);
+    unsafe {
+        let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
+        libc::pthread_attr_init(&mut attributes);
+        assert_eq!(libc::pthread_attr_setstack(&mut attributes, stack.cast(), size), 0);
+        let mut thread = std::mem::zeroed();
+        assert_eq!(libc::pthread_create(&mut thread, &attributes, main, page.cast()), 0);
+        assert_eq!(libc::pthread_join(thread, std::ptr::null_mut()), 0);
+    }
+    let bytes = unsafe { std::slice::from_raw_parts(stack, size) };
+    size - bytes.iter().take_while(|byte| **byte == FRESH).count()
+}
+
+extern "C" fn discard(page: *mut libc::c_void) -> *mut libc::c_void {
+    unsafe { libc::madvise(page, PAGE, libc::MADV_DONTNEED) };
+    page
+}
+
+extern "C" fn idle(page: *mut libc::c_void) -> *mut libc::c_void {
+    unsafe { libc::getppid() };
+    page
+}
+
+#[test]
+fn the_smallest_stack_is_large_enough() {
+    let Some(monitor) = monitor() else { return };
+    // Everybody is told of all: two passes over both sides.
+    let everything = |_: &Invalidation| Answer::Begun;
+    let _intervals: Vec<_> =
+        (0..200).map(|_| monitor.space().insert(mmu_notifier::Range::ALL, everything).unwrap()).collect();
+    let _list =
+        monitor.space().register(support::Ear(Box::leak(Box::new(support::Recorder::new())))).unwrap();
+    let used = stack_of(discard, 16 << 10);
+    let without = stack_of(idle, 16 << 10);
+    println!("stack: {used} bytes with a call, {without} without");
+    assert!(used < (14 << 10), "{used} bytes");
+}

@@ -10,7 +10,7 @@
 //! all, or on another stack, does.
 //!
 //! # Stack
-//! 320 bytes; 3,072 more where vectors are saved; then what [`handle`] and the callbacks use.
+//! 320 bytes; 3,072 more where vectors are saved; then what [`handle`] uses, some 5 KiB, and the callbacks.
 
 #![expect(unsafe_code, reason = "the border between machine code and Rust")]
 
