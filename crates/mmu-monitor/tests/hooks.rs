@@ -358,8 +358,9 @@ fn the_smallest_stack_is_large_enough() {
         (0..200).map(|_| monitor.space().insert(mmu_notifier::Range::ALL, everything).unwrap()).collect();
     let _list =
         monitor.space().register(support::Ear(Box::leak(Box::new(support::Recorder::new())))).unwrap();
-    let used = stack_of(discard, 16 << 10);
-    let without = stack_of(idle, 16 << 10);
-    println!("stack: {used} bytes with a call, {without} without");
-    assert!(used < (14 << 10), "{used} bytes");
+    // What is not optimised takes more.
+    let size = if cfg!(debug_assertions) { 128 << 10 } else { 16 << 10 };
+    let (used, without) = (stack_of(discard, size), stack_of(idle, size));
+    println!("stack: {used} bytes with a call, {without} without, of {size}");
+    assert!(used < size * 7 / 8, "{used} bytes");
 }
