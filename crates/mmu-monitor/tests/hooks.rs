@@ -219,8 +219,6 @@ fn seconds() -> u64 {
     std::env::var("SECONDS_PER_TEST").map_or(2, |text| text.parse().expect("SECONDS_PER_TEST is a number"))
 }
 
-#[test]
-#[ignore = "run by the test below, in a process of its own"]
 fn put_in_and_taken_out_under_load() {
     let Ok(monitor) = Monitor::start_with(&"explicit".parse().unwrap()) else { return };
     let stop = Arc::new(AtomicBool::new(false));
@@ -285,11 +283,15 @@ fn work() {
 
 #[test]
 fn hooks_come_and_go_while_threads_run() {
+    if support::is_child() {
+        return put_in_and_taken_out_under_load();
+    }
     if monitor().is_none() {
         return;
     }
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "put_in_and_taken_out_under_load", "--ignored", "--nocapture"])
+        .args(["--exact", "hooks_come_and_go_while_threads_run", "--nocapture"])
+        .env(support::CHILD, "1")
         .output()
         .unwrap();
     println!("{}", String::from_utf8_lossy(&child.stdout));

@@ -92,8 +92,7 @@ fn start_and_end_allocate_nothing_whatever_they_do() {
     monitor.space().drop_deferred();
 }
 
-#[test]
-#[ignore = "ends its process; run by the test below"]
+/// Ends its process.
 fn a_callback_that_allocates() {
     let Some(monitor) = monitor() else { return };
     let page = anonymous(1);
@@ -109,11 +108,15 @@ fn a_callback_that_allocates() {
 
 #[test]
 fn a_callback_that_allocates_is_named() {
+    if support::is_child() {
+        return a_callback_that_allocates();
+    }
     if monitor().is_none() {
         return;
     }
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_callback_that_allocates", "--ignored", "--nocapture"])
+        .args(["--exact", "a_callback_that_allocates_is_named", "--nocapture"])
+        .env(support::CHILD, "1")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&child.stderr);

@@ -16,6 +16,13 @@ use mmu_notifier::{Event, Invalidation, Range};
 
 pub const PAGE: usize = 4096;
 
+/// Set for a test that runs itself again, in a process of its own.
+pub const CHILD: &str = "MMU_MONITOR_TEST_CHILD";
+
+pub fn is_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
 /// What was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
