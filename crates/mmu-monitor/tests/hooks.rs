@@ -243,7 +243,8 @@ fn put_in_and_taken_out_under_load() {
         let counted = hits.clone();
         let watched = watch(monitor, page, move |_| _ = counted.fetch_add(1, Ordering::Relaxed));
         unsafe { libc::munmap(page.cast(), PAGE) };
-        assert_eq!(hits.load(Ordering::Relaxed), 1, "armed means heard");
+        // More than once if a worker had the same place behind it.
+        assert_ne!(hits.load(Ordering::Relaxed), 0, "armed means heard");
         drop(watched);
         HOOKS.disarm();
         let page = anonymous(1);
