@@ -34,7 +34,7 @@ mod linux {
     type Program = fn();
 
     /// The programs: each runs in a process of its own, before which it has nothing but one thread.
-    const PROGRAMS: [(&str, Program); 3] = [
+    const PROGRAMS: [(&str, Program); 5] = [
         ("one thread patches without writable text", || assert!(is_heard(start().expect("hooks")))),
         ("one thread patches though nothing may become executable", || {
             forbid();
@@ -49,7 +49,46 @@ mod linux {
             drop(stop);
             _ = other.join();
         }),
+        ("who has patched before is named, and nothing is touched", || {
+            patch_head_of_munmap(replacement);
+            let reason = start().expect_err("it is not as expected").to_string();
+            assert!(reason.contains("alone-") && reason.contains("has patched it before"), "{reason}");
+            assert_eq!(unsafe { libc::munmap(anonymous(1).cast(), PAGE) }, 77);
+        }),
+        ("who patches later, and calls by number, is heard and left alone", || {
+            let monitor = start().expect("hooks");
+            patch_head_of_munmap(by_number);
+            assert!(is_heard(monitor));
+            monitor.stop();
+            let page = anonymous(1);
+            assert_eq!(unsafe { libc::munmap(page.cast(), PAGE) }, 0);
+            assert_eq!(BY_NUMBER.load(Ordering::Relaxed), 2, "its patch is still there");
+        }),
     ];
+
+    static BY_NUMBER: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn by_number(page: *mut libc::c_void, length: usize) -> libc::c_int {
+        BY_NUMBER.fetch_add(1, Ordering::Relaxed);
+        unsafe { libc::syscall(libc::SYS_munmap, page, length) as libc::c_int }
+    }
+
+    extern "C" fn replacement(_: *mut libc::c_void, _: usize) -> libc::c_int {
+        77
+    }
+
+    /// Writes a jump over the head of the C library's function, as patching tools do.
+    fn patch_head_of_munmap(replacement: extern "C" fn(*mut libc::c_void, usize) -> libc::c_int) {
+        let function = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"munmap".as_ptr()) } as usize;
+        let target = replacement as *const () as usize;
+        let [a, b, c, d, e, f, g, h] = target.to_le_bytes();
+        // mov $target, %r11; jmp *%r11
+        let jump = [0x49, 0xbb, a, b, c, d, e, f, g, h, 0x41, 0xff, 0xe3];
+        let page = (function & !(PAGE - 1)) as *mut libc::c_void;
+        let all = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+        assert_eq!(unsafe { libc::mprotect(page, 2 * PAGE, all) }, 0);
+        unsafe { std::ptr::copy_nonoverlapping(jump.as_ptr(), function as *mut u8, jump.len()) };
+    }
 
     fn start() -> Result<Monitor, StartError> {
         Monitor::start_with(&"hooks".parse().unwrap())
