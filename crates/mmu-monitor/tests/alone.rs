@@ -34,7 +34,7 @@ mod linux {
     type Program = fn();
 
     /// The programs: each runs in a process of its own, before which it has nothing but one thread.
-    const PROGRAMS: [(&str, Program); 5] = [
+    const PROGRAMS: [(&str, Program); 6] = [
         ("one thread patches without writable text", || assert!(is_heard(start().expect("hooks")))),
         ("one thread patches though nothing may become executable", || {
             forbid();
@@ -64,7 +64,28 @@ mod linux {
             assert_eq!(unsafe { libc::munmap(page.cast(), PAGE) }, 0);
             assert_eq!(BY_NUMBER.load(Ordering::Relaxed), 2, "its patch is still there");
         }),
+        ("the exit releases the space", || {
+            // Registered before the monitor's, so called after it.
+            unsafe { libc::atexit(look_whether_released) };
+            let monitor = start().expect("hooks");
+            std::mem::forget(monitor.space().register(Leaves).unwrap());
+            std::process::exit(8);
+        }),
     ];
+
+    static RELEASED: AtomicUsize = AtomicUsize::new(0);
+
+    struct Leaves;
+
+    impl mmu_notifier::list::Notifier for Leaves {
+        fn release(&self) {
+            RELEASED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    extern "C" fn look_whether_released() {
+        unsafe { libc::_exit(if RELEASED.load(Ordering::Relaxed) == 1 { 0 } else { 9 }) };
+    }
 
     static BY_NUMBER: AtomicUsize = AtomicUsize::new(0);
 
