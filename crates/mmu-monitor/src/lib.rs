@@ -19,6 +19,7 @@
 //! | source | sees | when | needs |
 //! |---|---|---|---|
 //! | [`hooks`] | what the C library does, for whomever | around | x86-64, glibc |
+//! | [`userfaultfd`] | what anybody does to ranges that it [watches](Source::watch) | after; before a discard | Linux 6.7 |
 //! | [`explicit`] | what goes through its wrappers | around | nothing |
 //!
 //! # Context
@@ -37,6 +38,7 @@ mod monitor;
 mod operation;
 mod process;
 mod source;
+pub mod userfaultfd;
 
 pub use choice::{Choice, UnknownSource};
 pub use monitor::{Monitor, SOURCES, StartError, Uncovered};

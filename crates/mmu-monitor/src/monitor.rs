@@ -11,9 +11,10 @@ use crate::hooks::HOOKS;
 use crate::operation::{Operation, Origin, When};
 use crate::process;
 use crate::source::{Source, SourceError};
+use crate::userfaultfd::USERFAULTFD;
 
 /// All sources there are, the best first.
-pub static SOURCES: [&dyn Source; 2] = [&HOOKS, &EXPLICIT];
+pub static SOURCES: [&dyn Source; 3] = [&HOOKS, &USERFAULTFD, &EXPLICIT];
 
 /// The monitor of this process; all values of this type stand for the same one.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +99,7 @@ impl Monitor {
     /// Says whether a source has a change that it has not told of yet. Who looks something up in a cache that is fed by
     /// a source that tells afterwards ([`When::After`]) asks behind the look-up.
     pub fn is_pending(self) -> bool {
-        SOURCES.iter().any(|source| source.is_armed() && source.is_pending())
+        SOURCES.iter().any(|source| source.is_pending())
     }
 
     /// The names of the sources that tell.

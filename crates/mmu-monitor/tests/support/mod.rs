@@ -10,7 +10,9 @@
 
 use std::ptr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use mmu_monitor::{Choice, Monitor};
 use mmu_notifier::list::{Notifier, WouldBlock};
 use mmu_notifier::{Event, Invalidation, Range};
 
@@ -147,4 +149,66 @@ pub fn anonymous(pages: usize) -> *mut u8 {
 
 pub fn range(start: *const u8, length: usize) -> Range {
     Range::from_len(start, length as u64).expect("a range of memory")
+}
+
+/// Ends the process, loudly, if the test that holds this takes minutes: a deadlock is a failed test.
+pub struct Watchdog(std::sync::mpsc::Sender<()>);
+
+impl Watchdog {
+    pub fn new(what: &'static str) -> Watchdog {
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            let waited = receiver.recv_timeout(std::time::Duration::from_secs(120));
+            if waited == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("{what}: nothing moves since two minutes");
+                std::process::abort();
+            }
+        });
+        Watchdog(sender)
+    }
+}
+
+/// Forks, and gives what the child's exit says; the child runs `body` and nothing else.
+pub fn in_child(body: impl FnOnce() -> i32) -> i32 {
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let code = body();
+        unsafe { libc::_exit(code) };
+    }
+    let mut status = 0;
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    status
+}
+
+/// A source that a test has for itself.
+pub struct Armed {
+    pub monitor: Monitor,
+    _watchdog: Watchdog,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Armed {
+    /// Arms it for the test `what`; says so where it does not work.
+    pub fn with(source: &'static str, what: &'static str) -> Option<Armed> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        match Monitor::start_with(&Choice::Named(vec![source])) {
+            Ok(monitor) => Some(Armed { monitor, _watchdog: Watchdog::new(what), _alone: alone }),
+            Err(reason) => {
+                println!("{what}: skipped: {reason}");
+                None
+            }
+        }
+    }
+}
+
+/// Waits until all that was changed was told of.
+pub fn settle(monitor: Monitor) {
+    while monitor.is_pending() {
+        std::thread::yield_now();
+    }
+}
+
+pub fn unmap(start: *mut u8, pages: usize) {
+    assert_eq!(unsafe { libc::munmap(start.cast(), pages * PAGE) }, 0);
 }
