@@ -172,6 +172,7 @@ impl Userfaultfd {
             number => file.replace(number)?,
         };
         let number = file.into_number();
+        // If there are no threads, it is replaced the next time. Nothing is registered with it.
         self.file.store(number, Ordering::Relaxed);
         Threads::start(number, &USERFAULTFD.queue)
     }

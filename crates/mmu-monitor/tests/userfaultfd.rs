@@ -14,7 +14,6 @@ use std::process::Command;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
 
 use mmu_monitor::userfaultfd::USERFAULTFD;
 use mmu_monitor::{Monitor, Operation, Origin, Source, When};
@@ -156,6 +155,21 @@ fn programs_start_and_processes_fork_while_memory_is_watched() {
 }
 
 #[test]
+fn a_process_that_is_watched_executes_another_program() {
+    let Some(armed) = arm("execv") else { return };
+    let arguments = [c"/bin/true".as_ptr(), ptr::null()];
+    let status = in_child(|| {
+        if USERFAULTFD.arm().is_ok() {
+            unmap(watched(2), 1);
+            settle(armed.monitor);
+            unsafe { libc::execv(arguments[0], arguments.as_ptr()) };
+        }
+        1
+    });
+    assert_eq!(status, 0);
+}
+
+#[test]
 fn what_cannot_be_watched_is_named() {
     let Some(_armed) = arm("refusals") else { return };
     let start = anonymous(1);
@@ -263,20 +277,4 @@ impl Drop for Timer {
     fn drop(&mut self) {
         Timer::set(0);
     }
-}
-
-/// Prints what it costs; asserts nothing of it.
-#[test]
-fn what_it_costs() {
-    const ROUNDS: usize = 5_000;
-    let Some(armed) = arm("costs") else { return };
-    let timed = |name: &str, round: &dyn Fn()| {
-        let begun = Instant::now();
-        (0..ROUNDS).for_each(|_| round());
-        println!("{name}: {} ns", begun.elapsed().as_nanos() / ROUNDS as u128);
-    };
-    timed("map, touch, unmap", &|| unmap(anonymous(1), 1));
-    timed("map, touch, watch, unmap", &|| unmap(watched(1), 1));
-    settle(armed.monitor);
-    timed("is_pending", &|| assert!(!armed.monitor.is_pending()));
 }

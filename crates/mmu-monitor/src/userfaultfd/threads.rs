@@ -23,52 +23,82 @@ use crate::process;
 /// The threads, and how to end them.
 #[derive(Debug)]
 pub(super) struct Threads {
-    /// Readable when they are to end.
-    stop: c_int,
+    stop: Stop,
     reader: JoinHandle<()>,
     teller: JoinHandle<()>,
 }
 
 impl Threads {
     /// Starts them, to read the descriptor of that number.
+    ///
+    /// # Errors
+    /// There can be no more threads or files; then none of them is left.
     pub(super) fn start(file: c_int, queue: &'static Queue) -> io::Result<Threads> {
-        // SAFETY: the call takes numbers alone.
-        let stop = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if stop < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let blocked = Blocked::all();
+        let _blocked = Blocked::all();
+        let stop = Stop::new()?;
+        let number = stop.0;
         let ends = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&ends);
         let teller = Builder::new().name("mmu-monitor tell".into()).spawn(move || tell(queue, &seen))?;
-        let wakes = teller.thread().clone();
+        let (at_end, wakes) = (Arc::clone(&ends), teller.thread().clone());
         let reader = Builder::new().name("mmu-monitor read".into()).spawn(move || {
-            read(file, stop, queue, &wakes);
-            // ORDERING: pairs with the Acquire in `tell`: who sees the end finds in the queue all that was read.
-            ends.store(true, Ordering::Release);
-            wakes.unpark();
-        })?;
-        drop(blocked);
-        Ok(Threads { stop, reader, teller })
+            read(file, number, queue, &wakes);
+            end_telling(&at_end, &wakes);
+        });
+        match reader {
+            Ok(reader) => Ok(Threads { stop, reader, teller }),
+            Err(error) => {
+                end_telling(&ends, teller.thread());
+                let _ = teller.join();
+                Err(error)
+            }
+        }
     }
 
     /// Ends them: what was made until now is read and told of, and the descriptor's number stands for nothing then.
     ///
     /// In a callback, which the telling thread makes, it does not wait for that thread.
     pub(super) fn end(self) {
-        // SAFETY: the kernel reads eight bytes.
-        unsafe { libc::write(self.stop, (&raw const ONE).cast(), size_of_val(&ONE)) };
+        self.stop.say();
         // A thread that panicked has ended the process.
         let _ = self.reader.join();
         if self.teller.thread().id() != thread::current().id() {
             let _ = self.teller.join();
         }
-        // SAFETY: it is this value's own, and the thread that used it is gone.
-        unsafe { libc::close(self.stop) };
     }
 }
 
-static ONE: u64 = 1;
+/// A file that is readable when the reading thread is to end; closed when dropped.
+#[derive(Debug)]
+struct Stop(c_int);
+
+impl Stop {
+    fn new() -> io::Result<Stop> {
+        // SAFETY: the call takes numbers alone.
+        let file = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if file < 0 { Err(io::Error::last_os_error()) } else { Ok(Stop(file)) }
+    }
+
+    fn say(&self) {
+        let one = 1_u64;
+        // SAFETY: the kernel reads eight bytes.
+        unsafe { libc::write(self.0, (&raw const one).cast(), size_of_val(&one)) };
+    }
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        // SAFETY: it is this value's own, and the thread that used it is gone.
+        unsafe { libc::close(self.0) };
+    }
+}
+
+/// Lets the telling thread end, once it has told of all that was read.
+fn end_telling(ends: &AtomicBool, teller: &Thread) {
+    // ORDERING: pairs with the Acquire in `tell`: who sees the end finds in the queue all that was read.
+    ends.store(true, Ordering::Release);
+    teller.unpark();
+}
 
 /// Reads until told to end, then what is left, and closes the descriptor: nobody waits in vain for being read.
 fn read(file: c_int, stop: c_int, queue: &Queue, teller: &Thread) {
@@ -89,7 +119,7 @@ fn read(file: c_int, stop: c_int, queue: &Queue, teller: &Thread) {
 
 fn tell(queue: &Queue, ends: &AtomicBool) {
     loop {
-        // ORDERING: before the look into the queue. Pairs with the Release at the end of the reading thread.
+        // ORDERING: before the look into the queue. Pairs with the Release in `end_telling`.
         let is_last = ends.load(Ordering::Acquire);
         while let Some(untold) = queue.take() {
             let told = catch_unwind(AssertUnwindSafe(|| process::bracket(Effect::One(untold.change), || ())));
