@@ -19,6 +19,7 @@
 //! | source | sees | when | needs |
 //! |---|---|---|---|
 //! | [`hooks`] | what the C library does, for whomever | around | x86-64, glibc |
+//! | [`dispatch`] | system call instructions outside the C library, in threads that [arm](dispatch::arm_thread) | around | x86-64, glibc, Linux 5.11 |
 //! | [`userfaultfd`] | what anybody does to ranges that it [watches](Source::watch) | after; before a discard | Linux 6.7 |
 //! | [`explicit`] | what goes through its wrappers | around | nothing |
 //!
@@ -29,6 +30,7 @@
 
 mod call;
 pub mod choice;
+pub mod dispatch;
 pub mod explicit;
 mod fork;
 pub mod hooks;
@@ -37,6 +39,8 @@ mod maps;
 mod monitor;
 mod operation;
 mod process;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod signal;
 mod source;
 pub mod userfaultfd;
 

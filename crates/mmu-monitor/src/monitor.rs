@@ -6,6 +6,7 @@ use std::vec::Vec;
 use mmu_notifier::{AddressSpaceRef, OutOfMemory, Range};
 
 use crate::choice::{Choice, UnknownSource};
+use crate::dispatch::DISPATCH;
 use crate::explicit::EXPLICIT;
 use crate::hooks::HOOKS;
 use crate::operation::{Operation, Origin, When};
@@ -14,7 +15,7 @@ use crate::source::{Source, SourceError};
 use crate::userfaultfd::USERFAULTFD;
 
 /// All sources there are, the best first.
-pub static SOURCES: [&dyn Source; 3] = [&HOOKS, &USERFAULTFD, &EXPLICIT];
+pub static SOURCES: [&dyn Source; 4] = [&HOOKS, &DISPATCH, &USERFAULTFD, &EXPLICIT];
 
 /// The monitor of this process; all values of this type stand for the same one.
 #[derive(Clone, Copy, Debug)]

@@ -169,22 +169,8 @@ unsafe extern "C" fn meet(signal: libc::c_int, info: *mut libc::siginfo_t, conte
         return;
     }
     // Somebody else's breakpoint, for whoever handled them before.
-    match BEFORE.load(Ordering::Relaxed) {
-        libc::SIG_DFL => {
-            // SAFETY: what would have happened happens when this returns.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
-            // SAFETY: as above.
-            unsafe { libc::raise(signal) };
-        }
-        libc::SIG_IGN => {}
-        handler => {
-            // SAFETY: it was installed as a handler; further arguments do no harm to one that takes one.
-            let handler: unsafe extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut core::ffi::c_void) =
-                unsafe { core::mem::transmute(handler) };
-            // SAFETY: as the kernel would have called it.
-            unsafe { handler(signal, info, context) };
-        }
-    }
+    // SAFETY: it was installed as a handler.
+    unsafe { crate::signal::hand_on(BEFORE.load(Ordering::Relaxed), signal, info, context) };
 }
 
 /// Makes all processors that run this process fetch its code anew.

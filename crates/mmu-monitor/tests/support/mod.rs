@@ -212,3 +212,21 @@ pub fn settle(monitor: Monitor) {
 pub fn unmap(start: *mut u8, pages: usize) {
     assert_eq!(unsafe { libc::munmap(start.cast(), pages * PAGE) }, 0);
 }
+
+/// Asks the sources that need it to look after `range`, which is given back.
+pub fn watched(range: Range) -> Range {
+    Monitor::get().unwrap().watch(range).unwrap();
+    range
+}
+
+/// Makes a system call by an instruction of this program, past the C library.
+#[cfg(target_arch = "x86_64")]
+pub fn direct(number: i64, [first, second, third, fourth, fifth, sixth]: [usize; 6]) -> isize {
+    let result;
+    unsafe {
+        std::arch::asm!("syscall", inlateout("rax") number as isize => result, in("rdi") first, in("rsi") second,
+            in("rdx") third, in("r10") fourth, in("r8") fifth, in("r9") sixth, lateout("rcx") _, lateout("r11") _,
+            options(nostack));
+    }
+    result
+}
