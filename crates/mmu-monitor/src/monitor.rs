@@ -68,7 +68,8 @@ impl Monitor {
         self.space
     }
 
-    /// When the armed sources tell of an operation, the best of them.
+    /// When the armed sources tell of an operation, the best of them, as the calling thread has it: some sources arm
+    /// threads one by one ([`dispatch`](crate::dispatch)), some see watched ranges alone ([`watch`](Self::watch)).
     pub fn coverage(self, operation: Operation, origin: Origin) -> When {
         let armed = SOURCES.iter().filter(|source| source.is_armed());
         armed.map(|source| source.coverage(operation, origin)).max().unwrap_or(When::Missed)

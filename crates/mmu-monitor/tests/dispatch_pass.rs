@@ -71,7 +71,7 @@ global_asm!(
     "2:",
     "mov ecx, 4096",
     "3:",
-    "mov byte ptr [rsp + rcx - 8192], 0x55",
+    "mov byte ptr [rsp + rcx - 4225], 0x55",
     "loop 3b",
     "mov rdi, r9",
     "mov eax, 60",

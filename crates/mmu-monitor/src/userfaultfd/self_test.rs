@@ -30,17 +30,25 @@ pub(super) fn run(file: &Descriptor) -> Result<(), String> {
         return Err("self-test: the kernel does not say whether an event is unread".to_string());
     }
     // SAFETY: the page is known to this function alone.
-    let unmaps = thread::spawn(move || unsafe { libc::munmap(page as *mut _, PAGE) });
+    let unmap = move || unsafe { libc::munmap(page as *mut _, PAGE) };
+    let unmaps =
+        thread::Builder::new().spawn(unmap).map_err(|error| format!("self-test: no thread: {error}"))?;
     if !file.wait(NO_FILE, PATIENCE).event {
-        return Err("self-test: a watched page was unmapped, and no event came".to_string());
+        return Err("self-test: a watched page was unmapped by another thread, and no event came; while a library is \
+                    being loaded no thread begins: arm when it is loaded, or load it with LD_PRELOAD"
+            .to_string());
     }
     if !file.is_changing() {
         return Err("self-test: an event is unread, and the kernel does not say so".to_string());
     }
     let told = file.read().map(|change| change.range);
+    if told != Some(range) {
+        return Err(format!("self-test: {range:?} was unmapped, and the event says {told:?}"));
+    }
     let _ = unmaps.join();
-    match told {
-        Some(told) if told == range && !file.is_changing() => Ok(()),
-        other => Err(format!("self-test: {range:?} was unmapped, and the event says {other:?}")),
+    if file.is_changing() {
+        Err("self-test: no event is unread, and the kernel does not say so".to_string())
+    } else {
+        Ok(())
     }
 }

@@ -193,7 +193,11 @@ impl Armed {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         match Monitor::start_with(&Choice::Named(vec![source])) {
-            Ok(monitor) => Some(Armed { monitor, _watchdog: Watchdog::new(what), _alone: alone }),
+            Ok(monitor) => {
+                // What the test before this one unmapped may be told of late.
+                settle(monitor);
+                Some(Armed { monitor, _watchdog: Watchdog::new(what), _alone: alone })
+            }
             Err(reason) => {
                 println!("{what}: skipped: {reason}");
                 None
