@@ -231,3 +231,26 @@ fn signals_lose_no_call() {
     assert_eq!(own.load(Ordering::Relaxed), ROUNDS);
     assert_eq!(all.load(Ordering::Relaxed), ROUNDS + handled);
 }
+
+#[test]
+fn a_thread_with_sixteen_kib_of_stack_is_heard() {
+    let Some(armed) = arm("small stack") else { return };
+    let (recorder, _registration) = listen(armed.monitor);
+    let small = std::thread::Builder::new().stack_size(16 << 10);
+    let thread = small.spawn(|| {
+        dispatch::arm_thread().unwrap();
+        is_heard(recorder)
+    });
+    assert!(thread.unwrap().join().unwrap());
+}
+
+#[test]
+fn where_the_kernel_refuses_it_says_so() {
+    let Some(_armed) = arm("refused") else { return };
+    let status = in_child(|| {
+        support::forbid(libc::SYS_prctl, libc::EINVAL);
+        let refused = DISPATCH.arm().unwrap_err().to_string();
+        i32::from(!refused.contains("no syscall user dispatch (error 22)") || covers_this_thread())
+    });
+    assert_eq!(status, 0);
+}

@@ -186,6 +186,12 @@ fn what_cannot_be_watched_is_named() {
     // Where nothing may be mapped.
     let gone = USERFAULTFD.watch(range(ptr::without_provenance(PAGE), PAGE)).unwrap_err().to_string();
     assert!(gone.contains("nothing is mapped there"), "{gone}");
+    let program = unsafe { libc::open(c"/proc/self/exe".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    let shared = map(program, libc::PROT_READ, libc::MAP_SHARED);
+    assert_eq!(unsafe { libc::close(program) }, 0);
+    let constant = USERFAULTFD.watch(range(shared, PAGE)).unwrap_err().to_string();
+    assert!(constant.contains("may not be written"), "{constant}");
+    unmap(shared, 2);
 }
 
 #[test]
@@ -276,5 +282,56 @@ impl Timer {
 impl Drop for Timer {
     fn drop(&mut self) {
         Timer::set(0);
+    }
+}
+
+/// Maps two pages of a file, or of none.
+fn map(file: i32, protection: i32, flags: i32) -> *mut u8 {
+    let place = unsafe { libc::mmap(ptr::null_mut(), 2 * PAGE, protection, flags, file, 0) };
+    assert_ne!(place, libc::MAP_FAILED);
+    place.cast()
+}
+
+#[test]
+fn every_kind_of_memory_can_be_watched() {
+    let Some(armed) = arm("kinds") else { return };
+    let (recorder, _registration) = listen(armed.monitor);
+    let memory = unsafe { libc::memfd_create(c"watched".as_ptr(), libc::MFD_CLOEXEC) };
+    assert_eq!(unsafe { libc::ftruncate(memory, 2 * PAGE as i64) }, 0);
+    let program = unsafe { libc::open(c"/proc/self/exe".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    let (read, write) = (libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE);
+    for (name, file, protection, flags) in [
+        ("private", -1, write, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS),
+        ("shared", -1, write, libc::MAP_SHARED | libc::MAP_ANONYMOUS),
+        ("memfd, shared", memory, write, libc::MAP_SHARED),
+        ("memfd, private", memory, write, libc::MAP_PRIVATE),
+        ("a program's text", program, read | libc::PROT_EXEC, libc::MAP_PRIVATE),
+        ("reserved", -1, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS),
+    ] {
+        let start = map(file, protection, flags);
+        USERFAULTFD.watch(range(start, 2 * PAGE)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        recorder.clear();
+        unmap(start, 2);
+        settle(armed.monitor);
+        assert!(recorder.has_bracket(range(start, 2 * PAGE)), "{name}");
+    }
+    [memory, program].into_iter().for_each(|file| assert_eq!(unsafe { libc::close(file) }, 0));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn where_the_kernel_refuses_it_says_so() {
+    let Some(_armed) = arm("refused") else { return };
+    for (error, reason) in [
+        (libc::EPERM, "userfaultfd is forbidden here"),
+        (libc::ENOSYS, "this kernel has no userfaultfd"),
+        (libc::EINVAL, "user mode alone"),
+    ] {
+        let status = in_child(|| {
+            support::forbid(libc::SYS_userfaultfd, error);
+            let refused = USERFAULTFD.arm().unwrap_err().to_string();
+            i32::from(!refused.contains(reason) || USERFAULTFD.is_armed())
+        });
+        assert_eq!(status, 0, "{reason}");
     }
 }
