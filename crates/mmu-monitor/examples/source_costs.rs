@@ -20,14 +20,15 @@ use mmu_notifier::Range;
 
 const PAGE: usize = 4096;
 
-/// The best of some rounds: others use the machine as well.
-fn timed<R>(name: &str, calls: u32, call: impl Fn() -> R) {
+/// The best of many short rounds: others use the machine as well.
+fn timed<R>(name: &str, call: impl Fn() -> R) {
+    const CALLS: u32 = 500;
     let round = |_| {
         let begun = Instant::now();
-        (0..calls).for_each(|_| drop(call()));
-        begun.elapsed() / calls
+        (0..CALLS).for_each(|_| drop(call()));
+        begun.elapsed() / CALLS
     };
-    let best: Duration = (0..9).map(round).min().unwrap();
+    let best: Duration = (0..300).map(round).min().unwrap();
     println!("{name:44} {best:>10.1?}");
 }
 
@@ -65,9 +66,9 @@ fn direct(number: i64, first: usize, second: usize, third: usize) -> isize {
 fn direct_calls(state: &str, page: *mut libc::c_void) {
     let say = |what: &str| format!("{what}, {state}");
     let advice = libc::MADV_DONTNEED as usize;
-    timed(&say("getppid by the C library"), 200_000, || unsafe { libc::syscall(libc::SYS_getppid) });
-    timed(&say("getppid directly"), 50_000, || direct(libc::SYS_getppid, 0, 0, 0));
-    timed(&say("madvise directly"), 50_000, || direct(libc::SYS_madvise, page as usize, PAGE, advice));
+    timed(&say("getppid by the C library"), || unsafe { libc::syscall(libc::SYS_getppid) });
+    timed(&say("getppid directly"), || direct(libc::SYS_getppid, 0, 0, 0));
+    timed(&say("madvise directly"), || direct(libc::SYS_madvise, page as usize, PAGE, advice));
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -82,13 +83,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Err(reason) => println!("{reason}"),
     }
     dispatch::disarm_thread();
-    timed("map, touch, unmap", 5_000, || unsafe { libc::munmap(map(), PAGE) });
-    timed("madvise", 20_000, || unsafe { libc::madvise(page, PAGE, libc::MADV_DONTNEED) });
+    timed("map, touch, unmap", || unsafe { libc::munmap(map(), PAGE) });
+    timed("madvise", || unsafe { libc::madvise(page, PAGE, libc::MADV_DONTNEED) });
     USERFAULTFD.arm()?;
-    timed("map, touch, watch, unmap", 5_000, || unsafe { libc::munmap(watched(), PAGE) });
+    timed("map, touch, watch, unmap", || unsafe { libc::munmap(watched(), PAGE) });
     let page = watched();
-    timed("madvise, watched", 5_000, || unsafe { libc::madvise(page, PAGE, libc::MADV_DONTNEED) });
+    timed("madvise, watched", || unsafe { libc::madvise(page, PAGE, libc::MADV_DONTNEED) });
     settle(monitor);
-    timed("is_pending", 200_000, || monitor.is_pending());
+    timed("is_pending", || monitor.is_pending());
     Ok(())
 }

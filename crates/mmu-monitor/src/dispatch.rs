@@ -3,7 +3,8 @@
 //! A backstop beside [`hooks`](crate::hooks), for code that makes its own system calls: assembly, another C library,
 //! another language's runtime. The kernel lets calls from the C library's text pass, which costs them nothing that could
 //! be seen, and sends SIGSYS for every other (syscall user dispatch). The handler makes the call, a memory call between
-//! a start and an end, and goes on behind the instruction. A trapped call costs about a microsecond.
+//! a start and an end, and goes on behind the instruction. A trapped call costs one to three microseconds, nearly all of
+//! them the kernel's, for the signal and the return from it.
 //!
 //! `machine` arms, `thread` holds what each thread has of it, `handler` makes calls, and `pass` those that cannot be made
 //! in a handler: it puts the thread back where it was, makes the call there, with the trap off for that moment, and goes on.
@@ -22,6 +23,8 @@
 //!   alternate stack is not used, since the very call may unmap it. Stacks of goroutines are too small.
 //! - *Change its thread pointer* by a call of its own.
 //! - *Install its own handler of SIGSYS.* Coverage is gone then, and says so.
+//!
+//! With shadow stacks a thread is refused: a call that passes leaves the frame of a signal behind, and with it their order.
 //!
 //! # What is different for a trapped call
 //! clone3 with a stack or a thread pointer of its own gets ENOSYS, as in many containers, and callers fall back to clone.

@@ -24,7 +24,7 @@
 //! | [`explicit`] | what goes through its wrappers | around | nothing |
 //!
 //! # Context
-//! Callbacks run in the thread that makes the change, inside `free`, the dynamic linker or the end of a thread: they
+//! Callbacks run in the thread that makes the change (but for [`userfaultfd`], which has a thread for them), inside `free`, the dynamic linker or the end of a thread: they
 //! must not allocate, free, print, unwind, start or join threads, or take a lock that is ever held over one of these.
 //! What this crate and the core do there keeps the same rule.
 

@@ -23,6 +23,9 @@
 //!
 //! The other way round, `untold` first, would miss an event that is read in between.
 //!
+//! While others go on unmapping watched memory, somewhere, look-ups may start over many times. In a callback the answer is
+//! always yes: its own event is not told of until it returns.
+//!
 //! # What it does not see
 //! mprotect, `MADV_PAGEOUT`, `_COLLAPSE` and `_GUARD_INSTALL`, shmdt, shmat with `SHM_REMAP`, remap_file_pages, holes in
 //! files. Of `MADV_DONTNEED` and its like it tells before the pages go, and not when they have gone: who looks up in

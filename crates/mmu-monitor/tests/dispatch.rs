@@ -254,3 +254,21 @@ fn where_the_kernel_refuses_it_says_so() {
     });
     assert_eq!(status, 0);
 }
+
+#[test]
+fn a_call_by_the_old_gate_is_made_and_disarms_the_thread() {
+    const GETPID: i32 = 20;
+    let Some(_armed) = arm("int 0x80") else { return };
+    let status = in_child(|| {
+        dispatch::arm_thread().unwrap();
+        let process: i32;
+        unsafe {
+            std::arch::asm!("int 0x80", inlateout("eax") GETPID => process, out("r8") _, out("r9") _, out("r10") _, out("r11") _, options(nostack))
+        };
+        i32::from(process != std::process::id() as i32 || covers_this_thread())
+    });
+    if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV {
+        return println!("int 0x80: skipped: this kernel does not have it");
+    }
+    assert_eq!(status, 0);
+}

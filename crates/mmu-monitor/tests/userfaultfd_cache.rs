@@ -23,11 +23,17 @@ use mmu_notifier::Invalidation;
 use mmu_notifier::interval::{Answer, Notifier, Subscription};
 use support::{Armed, PAGE, anonymous, range, settle, unmap};
 
+/// Whether look-ups ask if a change is pending.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lookups {
+    Ask,
+    Trust,
+}
+
 /// A cache of one entry: which generation lies at its address.
 struct Cache {
     monitor: Monitor,
-    /// Whether look-ups ask if a change is pending.
-    asks: bool,
+    lookups: Lookups,
     entry: Arc<Mutex<Option<u64>>>,
 }
 
@@ -37,7 +43,7 @@ impl Cache {
     }
 
     fn is_pending(&self) -> bool {
-        self.asks && self.monitor.is_pending()
+        self.lookups == Lookups::Ask && self.monitor.is_pending()
     }
 
     /// Does `what` with the entry until nothing changed around it.
@@ -93,11 +99,11 @@ fn hand_over<N: Notifier>(
     }
 }
 
-fn two_threads(monitor: Monitor, asks: bool) -> (u64, u64) {
+fn two_threads(monitor: Monitor, lookups: Lookups) -> (u64, u64) {
     // A hole between two mappings, so that nothing else is put there.
     let start = anonymous(3).wrapping_add(PAGE);
     unmap(start, 1);
-    let cache = Cache { monitor, asks, entry: Arc::default() };
+    let cache = Cache { monitor, lookups, entry: Arc::default() };
     let entry = cache.entry.clone();
     let drop_it = move |_: &Invalidation| {
         *entry.lock().unwrap() = None;
@@ -121,12 +127,12 @@ fn two_threads(monitor: Monitor, asks: bool) -> (u64, u64) {
 fn two_threads_hand_an_address_to_each_other() {
     let Some(armed) = Armed::with("userfaultfd", "hand over") else { return };
     let begun = Instant::now();
-    let (stale, right) = two_threads(armed.monitor, true);
+    let (stale, right) = two_threads(armed.monitor, Lookups::Ask);
     println!("asking: {stale} stale of {}, {right} right hits, {:?}", 2 * ROUNDS, begun.elapsed());
     assert_eq!(stale, 0);
     // Nothing but its own unmapping takes an entry away.
     assert_eq!(right, 2 * ROUNDS);
-    let (stale, _) = two_threads(armed.monitor, false);
+    let (stale, _) = two_threads(armed.monitor, Lookups::Trust);
     println!("without asking: {stale} stale of {}", 2 * ROUNDS);
     assert!(
         stale > 0,

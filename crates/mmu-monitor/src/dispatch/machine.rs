@@ -114,6 +114,12 @@ pub(super) fn arm_thread() -> Result<(), String> {
         return Err("this thread blocks SIGSYS, so that the kernel would end the process at the first call"
             .to_string());
     }
+    if has_shadow_stack() {
+        return Err(
+            "this thread has a shadow stack, which a fork or clone that passes would put out of order"
+                .to_string(),
+        );
+    }
     let selector = thread::with(|thread| {
         thread.selector.set(BLOCK);
         thread.selector.as_ptr() as usize
@@ -133,6 +139,15 @@ pub(super) fn arm_thread() -> Result<(), String> {
     }
     thread::with(|thread| thread.armed.set(number()));
     Ok(())
+}
+
+fn has_shadow_stack() -> bool {
+    const STATUS: usize = 0x5005;
+    const SHADOW_STACK: u64 = 1;
+    let mut features = 0_u64;
+    let words = [STATUS, &raw mut features as usize, 0, 0, 0, 0];
+    // SAFETY: the kernel writes eight bytes, if it knows the question.
+    unsafe { system_call(libc::SYS_arch_prctl as usize, words) == 0 && features & SHADOW_STACK != 0 }
 }
 
 fn set([mode, start, length, selector]: [usize; 4]) -> isize {
