@@ -1,10 +1,10 @@
 //! The handler of SIGSYS: decodes the call, makes it, and puts the result where the caller expects it.
 //!
 //! It runs in the thread of the call, in the middle of it, under the rules of every bracket (see
-//! [`process`](crate::process)). No signal is blocked for it: what a callback does may trap as well, and what the call
+//! [`process`]). No signal is blocked for it: what a callback does may trap as well, and what the call
 //! does to the mask of signals has only to be carried over into the context, which the return from the signal restores.
 //!
-//! Its own calls go through the C library's instruction (see [`GATE`](crate::kernel::GATE)), as does the return from the signal.
+//! Its own calls go through the C library's instruction (see [`GATE`]), as does the return from the signal.
 
 #![expect(unsafe_code, reason = "a handler of signals")]
 
