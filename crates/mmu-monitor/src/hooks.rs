@@ -43,9 +43,9 @@ mod function;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 mod install;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
-mod object;
+pub(crate) mod object;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
-mod pin;
+pub(crate) mod pin;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 mod self_test;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]

@@ -7,9 +7,16 @@
 
 use core::ffi::c_int;
 use core::ptr;
+#[cfg(target_arch = "x86_64")]
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// The six arguments of a system call.
 pub(crate) type Words = [usize; 6];
+
+/// The address of a `syscall` and a `ret` of the C library, by which this crate makes its own calls; 0 while it makes them
+/// by itself. Where instructions outside the C library are trapped (`dispatch`), its own must not be.
+#[cfg(target_arch = "x86_64")]
+pub(crate) static GATE: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes a system call; a negative result down to -4095 is an error's number.
 ///
@@ -18,6 +25,21 @@ pub(crate) type Words = [usize; 6];
 #[cfg(target_arch = "x86_64")]
 #[inline]
 pub(crate) unsafe fn system_call(number: usize, arguments: Words) -> isize {
+    match GATE.load(Ordering::Relaxed) {
+        // SAFETY: the caller's promise.
+        0 => unsafe { system_call_here(number, arguments) },
+        // SAFETY: the caller's promise.
+        gate => unsafe { system_call_by(gate, number, arguments) },
+    }
+}
+
+/// The same, by an instruction of this crate.
+///
+/// # Safety
+/// - As above.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(crate) unsafe fn system_call_here(number: usize, arguments: Words) -> isize {
     let result;
     let [first, second, third, fourth, fifth, sixth] = arguments;
     // SAFETY: the kernel writes rax, rcx and r11, and the memory that the caller answers for.
@@ -34,6 +56,32 @@ pub(crate) unsafe fn system_call(number: usize, arguments: Words) -> isize {
             lateout("rcx") _,
             lateout("r11") _,
             options(nostack),
+        );
+    }
+    result
+}
+
+/// The same, by the instruction at `gate`.
+///
+/// # Safety
+/// - As above, and a `ret` stands behind the instruction.
+#[cfg(target_arch = "x86_64")]
+unsafe fn system_call_by(gate: usize, number: usize, arguments: Words) -> isize {
+    let result;
+    let [first, second, third, fourth, fifth, sixth] = arguments;
+    // SAFETY: as above; the call and its return leave the stack as it was.
+    unsafe {
+        core::arch::asm!(
+            "call rcx",
+            inlateout("rax") number as isize => result,
+            in("rdi") first,
+            in("rsi") second,
+            in("rdx") third,
+            in("r10") fourth,
+            in("r8") fifth,
+            in("r9") sixth,
+            inlateout("rcx") gate => _,
+            lateout("r11") _,
         );
     }
     result
@@ -122,7 +170,13 @@ pub(crate) fn hull(array: usize, count: usize) -> Option<(usize, usize)> {
     (lowest < highest).then_some((lowest, highest))
 }
 
-enum Reading {
+/// Types that any bytes are a value of.
+pub(crate) trait Plain {}
+
+impl Plain for libc::iovec {}
+impl Plain for u64 {}
+
+pub(crate) enum Reading {
     Done,
     /// The memory is not mapped: the call that it is for will be refused.
     NotThere,
@@ -131,7 +185,7 @@ enum Reading {
 }
 
 /// Reads memory of this process that may not be there.
-fn read_own(from: usize, into: &mut [libc::iovec]) -> Reading {
+pub(crate) fn read_own<T: Plain>(from: usize, into: &mut [T]) -> Reading {
     let length = size_of_val(into);
     let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: length };
     let remote = libc::iovec { iov_base: from as *mut _, iov_len: length };

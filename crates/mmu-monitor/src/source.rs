@@ -38,7 +38,8 @@ pub trait Source: Sync {
         Ok(())
     }
 
-    /// Says whether a change was made that it has not told of yet. Only one that tells after the change ever has one.
+    /// Says whether a change was made that it has not told of yet. Only one that tells after the change ever has one,
+    /// and only while it is armed.
     fn is_pending(&self) -> bool {
         false
     }

@@ -16,7 +16,7 @@ thread_local! {
 ///
 /// # Errors
 /// The library came too late.
-pub(super) fn check() -> Result<(), String> {
+pub(crate) fn check() -> Result<(), String> {
     /// More than any program has of thread-locals that exist from the start.
     const NEAR: usize = 1 << 18;
     let here = HERE.with(|here| core::ptr::from_ref(here) as usize);

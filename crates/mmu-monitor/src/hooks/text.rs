@@ -179,31 +179,9 @@ unsafe extern "C" fn meet(signal: libc::c_int, info: *mut libc::siginfo_t, conte
         // One of an earlier exchange: by now the whole instruction is there.
         *counter = met as i64;
     } else {
-        // SAFETY: the arguments are those of this call.
-        unsafe { pass_on(signal, info, context) };
-    }
-}
-
-/// Does with somebody else's SIGTRAP what would have been done without the handler.
-///
-/// # Safety
-/// - The arguments are those of a signal that is being handled.
-unsafe fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut core::ffi::c_void) {
-    match BEFORE.load(Ordering::Relaxed) {
-        libc::SIG_IGN => {}
-        libc::SIG_DFL => {
-            // SAFETY: the process ends by it when the handler returns.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
-            // SAFETY: as above.
-            unsafe { libc::raise(signal) };
-        }
-        handler => {
-            // SAFETY: it was installed as a handler; further arguments do no harm to one that takes one.
-            let handler: unsafe extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut core::ffi::c_void) =
-                unsafe { core::mem::transmute(handler) };
-            // SAFETY: as the kernel would have called it.
-            unsafe { handler(signal, info, context) };
-        }
+        // Somebody else's, for whoever handled them before.
+        // SAFETY: it was installed as a handler; the rest are the arguments of this one.
+        unsafe { crate::signal::hand_on(BEFORE.load(Ordering::Relaxed), signal, info, context) };
     }
 }
 
