@@ -38,10 +38,11 @@ pub(super) trait Library: 'static {
     /// Says whether the space has notifiers.
     fn has(space: &Self::Space) -> bool;
 
-    /// Inserts an interval subscription.
+    /// Inserts an interval subscription to `length` bytes from `start`.
     fn insert(
         space: &Self::Space,
-        range: Range,
+        start: Address,
+        length: u64,
         subscriber: Arc<Subscriber>,
     ) -> Result<Self::Interval, &'static str>;
     /// Removes it.
