@@ -65,6 +65,9 @@ pub(super) trait Library: 'static {
     ) -> Result<(Self::Shared, Arc<Subscriber>), &'static str>;
     /// Gives the reference back.
     fn put(shared: Self::Shared);
+    /// Makes a call on the space that may sleep: where puts leave their frees to such calls, those that can run have
+    /// run behind it.
+    fn sleep(space: &Self::Space);
     /// Waits for the frees begun by put.
     fn synchronize();
 

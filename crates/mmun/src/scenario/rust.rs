@@ -101,6 +101,10 @@ impl Library for Rust {
         shared.put();
     }
 
+    fn sleep(_space: &AddressSpaceRef) {
+        // The library frees on its own.
+    }
+
     fn synchronize() {
         mmu_notifier::synchronize();
     }
