@@ -32,6 +32,47 @@ static inline struct mmu_notifier *mmu_notifier_get(const struct mmu_notifier_op
 	return subscription;
 }
 
+/*
+ * Reads that wait for nobody, and sequences, without a call. These words of mmun_private stay as they are within a
+ * soname: the mark of one that is inserted, its sequence, and the one that was last found quiet.
+ */
+enum { MMUN_MARK = 0, MMUN_SEQ = 3, MMUN_QUIET = 4 };
+
+static inline bool mmun_is_marked(const struct mmu_interval_notifier *interval_sub)
+{
+	unsigned long address = (unsigned long)interval_sub;
+
+	return interval_sub &&
+	       (interval_sub->mmun_private[MMUN_MARK] ^ (address << 17 | address >> 47)) == 0x9e3779b97f4a7c15ul;
+}
+
+static inline unsigned long mmun_read_begin(struct mmu_interval_notifier *interval_sub)
+{
+	unsigned long seq;
+
+	if (mmun_is_marked(interval_sub)) {
+		seq = __atomic_load_n(&interval_sub->mmun_private[MMUN_SEQ], __ATOMIC_ACQUIRE);
+		/* The same: nobody has hit it since it was found quiet. What came before is seen. */
+		if (__atomic_load_n(&interval_sub->mmun_private[MMUN_QUIET], __ATOMIC_ACQUIRE) == seq)
+			return seq;
+	}
+	return mmu_interval_read_begin(interval_sub);
+}
+
+static inline void mmun_set_seq(struct mmu_interval_notifier *interval_sub, unsigned long cur_seq)
+{
+	if (!mmun_is_marked(interval_sub)) {
+		mmu_interval_set_seq(interval_sub, cur_seq);
+		return;
+	}
+	__atomic_store_n(&interval_sub->mmun_private[MMUN_SEQ], cur_seq, __ATOMIC_RELEASE);
+	__atomic_store_n(&interval_sub->invalidate_seq, cur_seq, __ATOMIC_RELEASE);
+}
+
+/* As macros, so that their addresses are those of the calls. */
+#define mmu_interval_read_begin(interval_sub) mmun_read_begin(interval_sub)
+#define mmu_interval_set_seq(interval_sub, cur_seq) mmun_set_seq(interval_sub, cur_seq)
+
 /* Under the subscriber's lock: true if any invalidation hit since read_begin gave seq. Then start over. */
 static inline bool mmu_interval_read_retry(struct mmu_interval_notifier *interval_sub, unsigned long seq)
 {

@@ -2,6 +2,8 @@
 
 use std::ffi::c_void;
 
+use notifier::diagnostics;
+
 /// Ends the program if it is dropped: a panic is passing.
 struct Border(&'static str);
 
@@ -30,8 +32,9 @@ pub(crate) fn call<R>(name: &'static str, body: impl FnOnce() -> R) -> R {
 }
 
 /// What a structure in C's memory carries while the library uses it: other memory carries it by chance only once in
-/// 2^64 times, a copy at another address never.
+/// 2^64 times, a copy at another address never. The header knows the mark of a library without diagnostics, for what it
+/// does without a call; one with them has another mark, so that it sees every call.
 pub(crate) fn mark_of(address: *const c_void) -> u64 {
-    const KEY: u64 = 0x9e37_79b9_7f4a_7c15;
+    const KEY: u64 = 0x9e37_79b9_7f4a_7c15 ^ diagnostics::ENABLED as u64;
     (address as usize as u64).rotate_left(17) ^ KEY
 }

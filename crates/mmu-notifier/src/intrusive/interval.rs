@@ -88,6 +88,14 @@ unsafe fn free(_: NonNull<Node>) {}
 type Ready<'s> = (&'s AddressSpaceRef, &'s Subscriptions);
 
 impl Interval {
+    /// Where its sequence stands, in bytes from its start, for code that wants no call for it: a word that is read with
+    /// acquire, and in the callback of one [with its own sequence](Self::with_own_sequence) written with release.
+    pub const SEQUENCE_AT: usize = Node::SEQUENCE_AT;
+
+    /// Where the sequence stands that was last found quiet: if it (read with acquire, behind the other) is the same,
+    /// it is what [`read_begin`](Self::read_begin) gives.
+    pub const SETTLED_AT: usize = Node::SETTLED_AT;
+
     /// Makes one that is in no space.
     pub const fn new(callbacks: &'static IntervalCallbacks) -> Self {
         Self::with_sequence_by(SequenceBy::Start, callbacks)

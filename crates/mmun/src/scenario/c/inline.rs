@@ -1,4 +1,5 @@
-//! What the header has as inline functions, in the same few lines each: nothing exports them.
+//! What the header has as inline functions, in the same few lines each: nothing exports them. Those that only spare a
+//! call (`mmun_read_begin`, `mmun_set_seq`) are left to the C programs.
 
 #![expect(unsafe_code, reason = "structures of C")]
 
