@@ -1,0 +1,140 @@
+//! The source `hooks`: the memory system calls of the C library itself are patched.
+//!
+//! glibc makes each of its memory system calls in one place of its own, `mov $number, %eax; syscall`, whoever wanted it:
+//! the program, `free`, the end of a thread; the dynamic linker has copies. The five bytes of the `mov` become a jump to
+//! a stub nearby, which makes the call between a start and an end and goes on behind it. The `syscall` instruction stays,
+//! and threads that are about to execute it are not disturbed.
+//!
+//! ```text
+//!  munmap:  mov $11,%eax ──becomes──▶ jmp stub       stub:  mov $11,%eax        entry: saves registers
+//!           syscall                   syscall               lea back,%r11              start, syscall, end
+//!   back:   cmp ...                   cmp ...  ◀──┐         jmp entry                  restores them
+//!                                                 └────────────────────────────────── jmp *%r11
+//! ```
+//!
+//! `object` finds the C library and the dynamic linker, `function` the bounds of the functions with system calls,
+//! `site` the places, each verified by decoding the whole function around it; `stub` writes the stubs, `text` patches,
+//! `entry` is what stubs jump to, and `self_test` tries each call. Where one place is not as expected, nothing is
+//! patched and the reason is named.
+//!
+//! # What it does to the process
+//! Text pages of the C library become private copies. Where one thread runs, they are written through
+//! `/proc/self/mem`; else they are writable and executable for the time of the patching, which takes less than a
+//! millisecond. A page of stubs a library is mapped read-only and executable. Nothing else changes: other system calls run
+//! as before. [`Source::disarm`] puts the old bytes back; the stubs stay for who is inside.
+//!
+//! # Registers and stack
+//! The caller finds what `syscall` promises: all registers but rax, rcx and r11 as they were, vector registers too where
+//! the function around the call uses any, `errno`, the flags, and the 128 bytes below the stack pointer.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::format;
+use std::sync::{Mutex, PoisonError};
+
+use crate::operation::{Operation, Origin, When};
+use crate::source::{Source, SourceError};
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod entry;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod foreign;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod function;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod install;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod object;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod pin;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod self_test;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod site;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod stub;
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod tests;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod text;
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")))]
+mod install {
+    //! Elsewhere there is nothing to patch yet.
+
+    use std::string::{String, ToString};
+
+    #[derive(Debug)]
+    pub(super) enum Installed {}
+
+    impl Installed {
+        pub(super) fn put() -> Result<Installed, String> {
+            Err("not yet on this machine: it takes x86-64 and glibc; `explicit` works everywhere".to_string())
+        }
+
+        pub(super) fn take_back(&self) {
+            match *self {}
+        }
+
+        pub(super) fn places(&self) -> std::vec::Vec<String> {
+            match *self {}
+        }
+    }
+}
+
+use install::Installed;
+
+/// The source `hooks`.
+#[derive(Debug)]
+pub struct Hooks {
+    installed: Mutex<Option<Installed>>,
+    /// Whether they are in; asked without the lock, also in a callback or behind a fork.
+    armed: AtomicBool,
+}
+
+/// The source of this process.
+pub static HOOKS: Hooks = Hooks { installed: Mutex::new(None), armed: AtomicBool::new(false) };
+
+impl Hooks {
+    /// The patched places, one line each: where, and which call.
+    pub fn places(&self) -> std::vec::Vec<std::string::String> {
+        let installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner);
+        installed.as_ref().map_or_else(std::vec::Vec::new, Installed::places)
+    }
+}
+
+impl Source for Hooks {
+    fn name(&self) -> &'static str {
+        "hooks"
+    }
+
+    fn coverage(&self, operation: Operation, origin: Origin) -> When {
+        match (operation, origin) {
+            (operation, Origin::Function | Origin::Inside) if operation.is_call() => When::BeforeAndEnd,
+            _ => When::Missed,
+        }
+    }
+
+    fn arm(&self) -> Result<(), SourceError> {
+        let mut installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner);
+        if installed.is_none() {
+            let refuse = |reason| SourceError::new("hooks", reason);
+            crate::process::make().map_err(|error| refuse(format!("{error}")))?;
+            crate::fork::arm();
+            *installed = Some(Installed::put().map_err(refuse)?);
+            self.armed.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn is_armed(&self) -> bool {
+        self.armed.load(Ordering::Acquire)
+    }
+
+    fn disarm(&self) {
+        let mut installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(installed) = installed.take() {
+            self.armed.store(false, Ordering::Release);
+            installed.take_back();
+        }
+    }
+}
