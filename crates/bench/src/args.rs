@@ -20,6 +20,10 @@ pub(crate) struct Args {
     #[arg(long)]
     kernel_like: bool,
 
+    /// Measure the C interface too: compiles a C program, and compares it with the Rust interface
+    #[arg(long)]
+    pub(crate) c_interface: bool,
+
     /// Print one JSON list to stdout: an object for each row and n
     #[arg(long)]
     pub(crate) json: bool,
@@ -71,8 +75,9 @@ impl Args {
     pub(crate) fn columns(&self) -> Vec<Column> {
         let reference = self.reference.as_ref().map(|_| Column::Reference);
         let twin = (self.reference.is_some() || self.kernel_like).then_some(Column::Twin);
+        let c_interface = self.c_interface.then_some(Column::CInterface);
         // Ours beside each of the others, however the order is turned.
-        reference.into_iter().chain([Column::Ours]).chain(twin).collect()
+        reference.into_iter().chain(c_interface).chain([Column::Ours]).chain(twin).collect()
     }
 
     /// How often each program runs.
@@ -134,6 +139,7 @@ mod tests {
     fn alone_without_a_reference() {
         assert_eq!(parse("bench").columns(), [Column::Ours]);
         assert_eq!(parse("bench --kernel-like").columns(), [Column::Ours, Column::Twin]);
+        assert_eq!(parse("bench --c-interface").columns(), [Column::CInterface, Column::Ours]);
         assert_eq!(parse("bench --reference ./c").columns(), [Column::Reference, Column::Ours, Column::Twin]);
     }
 

@@ -17,6 +17,8 @@ pub(crate) enum Failure {
     NotALine(PathBuf, String),
     /// It ended with an error.
     Ended(PathBuf, ExitStatus),
+    /// The program of the C interface cannot be made.
+    NotCompiled(String),
     /// The picture cannot be drawn.
     NotDrawn(String),
     /// The picture cannot be written.
@@ -44,6 +46,11 @@ impl fmt::Display for Failure {
             Failure::Ended(program, status) => {
                 write!(f, "{} ended with {status}; it must end with exit code 0", program.display())
             }
+            Failure::NotCompiled(error) => write!(
+                f,
+                "the program of --c-interface cannot be made: {error}; it wants a C compiler (cc, or what CC names), \
+                 and what `cargo build --profile release-c -p mmu-notifier-c` makes"
+            ),
             Failure::NotDrawn(error) => write!(f, "the picture cannot be drawn: {error}"),
             Failure::NotWritten(path, error) => write!(
                 f,

@@ -19,6 +19,7 @@ fn object(row: &Row) -> Value {
         "reference_ns": row.reference,
         "kernel_like_ns": time(row.twin),
         "ours_ns": time(row.ours),
+        "c_interface_ns": row.c_interface,
         "ratio": row.figure,
         "ratio_min": row.spread.map(|spread| spread.0),
         "ratio_max": row.spread.map(|spread| spread.1),

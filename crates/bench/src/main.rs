@@ -7,6 +7,7 @@
 //! What is measured is the public interface as a user calls it ([`subject`]), never a shorter path.
 
 mod args;
+mod c_interface;
 mod child;
 mod cores;
 mod count;

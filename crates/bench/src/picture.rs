@@ -90,6 +90,7 @@ mod tests {
             reference: Some(100.0),
             twin: Some(90.0),
             ours: Some(ours),
+            c_interface: Some(ours + 5.0),
             figure: Some(ours / 100.0),
             spread: Some((ours / 120.0, ours / 80.0)),
             target: Some(0.5),

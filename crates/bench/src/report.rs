@@ -1,5 +1,6 @@
 //! What came out: medians, what is compared with the target, and whether that is met.
 
+use crate::c_interface;
 use crate::derived;
 use crate::samples::{Sample, Samples, median};
 use crate::targets;
@@ -14,8 +15,10 @@ pub(crate) struct Row {
     pub(crate) reference: Option<f64>,
     /// That of the plain twin.
     pub(crate) twin: Option<f64>,
-    /// That of the library.
+    /// That of the library, through the interface that the row names.
     pub(crate) ours: Option<f64>,
+    /// That of the library through its C interface.
+    pub(crate) c_interface: Option<f64>,
     /// What the row's [`Unit`] says; a ratio is that of the medians.
     pub(crate) figure: Option<f64>,
     /// The smallest and the largest figure of a round.
@@ -46,7 +49,7 @@ impl Row {
 
 /// Makes the rows of what was measured, and those that follow from it.
 pub(crate) fn build(samples: &Samples) -> Vec<Row> {
-    samples.iter().map(of_sample).chain(derived::rows(samples)).collect()
+    samples.iter().map(of_sample).chain(derived::rows(samples)).chain(c_interface::rows(samples)).collect()
 }
 
 fn of_sample(sample: &Sample) -> Row {
@@ -54,7 +57,7 @@ fn of_sample(sample: &Sample) -> Row {
     let (figure, spread) = match Unit::of(&sample.row) {
         Unit::ToReference => ratio(ours, reference),
         Unit::ToTwin => ratio(ours, twin),
-        Unit::ToOwn => (None, None),
+        Unit::ToOwn | Unit::ToRust => (None, None),
         Unit::Microseconds => alone(ours, 1_000.0),
         Unit::Bytes => alone(ours, 1.0),
     };
@@ -64,6 +67,7 @@ fn of_sample(sample: &Sample) -> Row {
         reference: median(reference),
         twin: median(twin),
         ours: median(ours),
+        c_interface: median(&sample.c_interface),
         figure,
         spread,
         target: targets::of(&sample.row, sample.n),

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::args::Args;
+use crate::c_interface;
 use crate::child;
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -15,6 +16,7 @@ use crate::samples::{Column, Samples};
 /// Runs all rounds for which there is time; gives their number, too.
 pub(crate) fn run(args: &Args) -> Result<(Samples, u32), Failure> {
     let mut samples = Samples::default();
+    let c_interface = args.c_interface.then(c_interface::compile).transpose()?;
     let mut columns = args.columns();
     let progress = Progress::new(args.rounds(), columns.len());
     let begin = Instant::now();
@@ -22,7 +24,7 @@ pub(crate) fn run(args: &Args) -> Result<(Samples, u32), Failure> {
     while round < args.rounds() && is_time(begin.elapsed(), round, args.time()) {
         round += 1;
         for &column in &columns {
-            one(args, round, column, &mut samples, &progress)?;
+            one(args, c_interface.as_deref(), round, column, &mut samples, &progress)?;
             progress.is_through(round, column);
         }
         // ABCCBA: what the machine does meanwhile concerns all alike.
@@ -43,16 +45,21 @@ fn is_time(taken: Duration, rounds: u32, limit: Option<Duration>) -> bool {
 /// Runs one program once.
 fn one(
     args: &Args,
+    c_interface: Option<&Path>,
     round: u32,
     column: Column,
     samples: &mut Samples,
     progress: &Progress,
 ) -> Result<(), Failure> {
-    let mut command = match (column, &args.reference) {
-        (Column::Reference, Some(path)) => reference(args, path),
-        (Column::Twin, _) => ourselves(args, "kernel-like", round <= args.whole_rounds_of_twin())?,
+    let mut command = match (column, &args.reference, c_interface) {
+        (Column::Reference, Some(path), _) => of_c(args, path),
+        (Column::CInterface, _, Some(path)) => of_c(args, path),
+        (Column::Twin, ..) => ourselves(args, "kernel-like", round <= args.whole_rounds_of_twin())?,
         _ => ourselves(args, "ours", true)?,
     };
+    if args.smoke && column == Column::CInterface {
+        command.arg("smoke");
+    }
     let work = args.work();
     child::run(&mut command, |line| {
         progress.is_at(round, column, &line.row);
@@ -62,8 +69,8 @@ fn one(
     })
 }
 
-/// The C program takes the largest number of intervals, and runs everything up to it.
-fn reference(args: &Args, path: &Path) -> Command {
+/// A C program takes the largest number of intervals, and runs everything up to it.
+fn of_c(args: &Args, path: &Path) -> Command {
     let work = args.work();
     let max = if rows::are_intervals_wanted(&work) { work.max } else { 0 };
     let mut command = Command::new(path);

@@ -11,6 +11,8 @@ pub(crate) enum Column {
     Twin,
     /// The library.
     Ours,
+    /// The library through its C interface.
+    CInterface,
 }
 
 impl Column {
@@ -20,6 +22,7 @@ impl Column {
             Column::Reference => "the C program",
             Column::Twin => "kernel-like",
             Column::Ours => "ours",
+            Column::CInterface => "the C interface",
         }
     }
 }
@@ -32,6 +35,7 @@ pub(crate) struct Sample {
     pub(crate) reference: Vec<f64>,
     pub(crate) twin: Vec<f64>,
     pub(crate) ours: Vec<f64>,
+    pub(crate) c_interface: Vec<f64>,
 }
 
 /// All figures, in the order in which their rows were first seen.
@@ -51,6 +55,7 @@ impl Samples {
             Column::Reference => &mut sample.reference,
             Column::Twin => &mut sample.twin,
             Column::Ours => &mut sample.ours,
+            Column::CInterface => &mut sample.c_interface,
         };
         figures.push(line.figure);
     }

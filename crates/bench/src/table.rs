@@ -72,6 +72,7 @@ mod tests {
             reference: Some(10.0),
             twin: None,
             ours: Some(4.0),
+            c_interface: None,
             figure,
             spread: figure.map(|figure| (figure, figure)),
             target: Some(0.5),

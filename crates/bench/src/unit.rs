@@ -9,6 +9,8 @@ pub(crate) enum Unit {
     ToTwin,
     /// A ratio of two times of the library itself.
     ToOwn,
+    /// The time through the C interface to that through the Rust interface.
+    ToRust,
     /// The library's time, in microseconds.
     Microseconds,
     /// Memory.
@@ -21,6 +23,7 @@ impl Unit {
         let units = [
             ("[kernel-like]", Unit::ToTwin),
             ("[own]", Unit::ToOwn),
+            ("[C interface]", Unit::ToRust),
             ("[us]", Unit::Microseconds),
             ("[bytes]", Unit::Bytes),
         ];

@@ -5,9 +5,10 @@
 
 #![expect(unsafe_code, reason = "structures of C")]
 
+use std::alloc::{Layout, alloc, dealloc};
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::{ManuallyDrop, MaybeUninit, offset_of};
 use std::num::NonZeroI32;
 use std::ptr;
 use std::sync::Mutex;
@@ -32,6 +33,8 @@ pub(crate) struct LockAll {
 
 // SAFETY: the data is only passed on.
 unsafe impl Send for LockAll {}
+
+const LAYOUT: Layout = Layout::new::<mm_struct>();
 
 const ALIVE: u64 = 0x6d6d_5f61_6c69_7665;
 const DEAD: u64 = 0x6b6b_6b6b_6b6b_6b6b;
@@ -89,12 +92,17 @@ impl PrimaryMmu for Front {
 impl Drop for Front {
     fn drop(&mut self) {
         // SAFETY: made by `mm_alloc`; with the core's space nobody knows it any more.
-        let mut mm = unsafe { Box::from_raw(self.0) };
-        mm.state.store(DEAD, Ordering::Relaxed);
-        if diagnostics::ENABLED {
-            mm.subscriptions.store(ptr::without_provenance_mut(DEAD as usize), Ordering::Relaxed);
-            (mm.user, mm.serial) = (MaybeUninit::uninit(), DEAD);
+        unsafe { ptr::drop_in_place(self.0) };
+        // What uses it all the same stops at the first look, as long as nobody else has the memory.
+        // SAFETY: nothing is alive in it.
+        unsafe { self.0.wrapping_byte_add(offset_of!(mm_struct, state)).cast::<u64>().write_volatile(DEAD) };
+        let words = if diagnostics::ENABLED { LAYOUT.size() / 8 } else { 0 };
+        for word in 0..words {
+            // SAFETY: as above; it consists of words.
+            unsafe { self.0.cast::<u64>().wrapping_add(word).write_volatile(DEAD) };
         }
+        // SAFETY: `mm_alloc` allocated it with this layout.
+        unsafe { dealloc(self.0.cast(), LAYOUT) };
     }
 }
 
@@ -160,14 +168,21 @@ pub(crate) unsafe fn mm_of<'m>(mm: *const mm_struct, name: &'static str) -> Opti
 extern "C" fn mm_alloc() -> *mut mm_struct {
     static SERIALS: AtomicU64 = AtomicU64::new(1);
     call("mm_alloc", || {
-        let mm = Box::into_raw(Box::new(mm_struct {
+        // SAFETY: the structure has a size.
+        let mm: *mut mm_struct = unsafe { alloc(LAYOUT) }.cast();
+        if mm.is_null() {
+            return mm;
+        }
+        let front = mm_struct {
             subscriptions: AtomicPtr::new(ptr::null_mut()),
             state: AtomicU64::new(ALIVE),
             user: MaybeUninit::uninit(),
             serial: SERIALS.fetch_add(1, Ordering::Relaxed),
             lock_all: Mutex::new(None),
             exit: UnsafeCell::new(MaybeUninit::zeroed()),
-        }));
+        };
+        // SAFETY: memory for one.
+        unsafe { mm.write(front) };
         // CONTRACT C4.3: in C free never runs inside put.
         let Ok(user) = AddressSpace::builder().primary(Front(mm)).defer_drops().build() else {
             // The builder has dropped the front, and that the structure.

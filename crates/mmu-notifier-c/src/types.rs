@@ -146,6 +146,9 @@ const _: () = {
     assert!(size_of::<mmu_notifier>() <= 56 + private);
     assert!(offset_of!(mmu_interval_notifier, mark) == 56 && align_of::<mmu_interval_notifier>() == 8);
     assert!(size_of::<mmu_interval_notifier>() <= 56 + private);
+    // What the header reads and writes without a call: MMUN_SEQ, MMUN_QUIET.
+    let interval = offset_of!(mmu_interval_notifier, interval);
+    assert!(interval + Interval::SEQUENCE_AT == 56 + 3 * 8 && interval + Interval::SETTLED_AT == 56 + 4 * 8);
     assert!(size_of::<mmu_notifier_ops>() == 80 && size_of::<mmu_interval_notifier_ops>() == 24);
     assert!(size_of::<mmu_interval_notifier_finish>() == 16 && size_of::<vm_area_struct>() == 32);
 };

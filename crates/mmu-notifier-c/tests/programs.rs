@@ -39,6 +39,7 @@ fn run(compiler: &str, standard: &str, source: &str) {
     let compiled = Command::new(compiler)
         .args(["-g", "-O1", standard])
         .args(WARNINGS)
+        .args(cfg!(debug_assertions).then_some("-DDEBUG_LIBRARY"))
         .arg("-I")
         .arg(root.join("include"))
         .args(["-x", language])
@@ -95,6 +96,15 @@ fn c10_c2_2_an_insert_beside_a_first_registration_that_fails() {
 fn c10_c3_9_c8_3_calls_within_callbacks() {
     run("gcc", "-std=gnu11", "tests/c/inside.c");
     run("g++", "-std=gnu++17", "tests/c/inside.c");
+}
+
+#[test]
+fn c10_c7_4_without_memory_each_call_gives_its_error() {
+    if !cfg!(target_env = "gnu") {
+        return println!("skipped: the allocator of this C library cannot be stood in for");
+    }
+    run("gcc", "-std=gnu11", "tests/c/memory.c");
+    run("g++", "-std=gnu++17", "tests/c/memory.c");
 }
 
 #[test]

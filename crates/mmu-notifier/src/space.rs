@@ -276,7 +276,7 @@ pub struct Stats {
 #[derive(Debug)]
 pub struct Builder {
     label: Option<&'static str>,
-    primary: Option<Primary>,
+    primary: Result<Option<Primary>, OutOfMemory>,
     leaves_work: bool,
 }
 
@@ -288,7 +288,9 @@ impl Builder {
 
     /// Lets registrations lock the primary MMU.
     pub fn primary(self, primary: impl PrimaryMmu) -> Self {
-        Builder { primary: Some(Primary(Box::new(primary))), ..self }
+        // Without memory the build is what fails.
+        let primary = crate::memory::try_box(primary).map_err(|_| OutOfMemory);
+        Builder { primary: primary.map(|primary| Some(Primary(primary))), ..self }
     }
 
     /// Starts and ends free nothing (clause C7.4): what put and detach leave to drop waits for the next call of
@@ -301,7 +303,7 @@ impl Builder {
     /// Makes the space, with one user.
     ///
     /// # Errors
-    /// There is no memory.
+    /// There is no memory, or there was none for the primary MMU.
     pub fn build(self) -> Result<AddressSpace, OutOfMemory> {
         static IDS: StaticU64 = StaticU64::new(1);
         // Once a process, and better here than in an insert.
@@ -312,7 +314,7 @@ impl Builder {
             subscriptions: AtomicPtr::new(ptr::null_mut()),
             map_lock: MapLock::new(),
             label: self.label,
-            primary: self.primary,
+            primary: self.primary?,
             leaves_work: self.leaves_work,
             registered: Registered::new(),
             id: IDS.fetch_add(1, core::sync::atomic::Ordering::Relaxed),

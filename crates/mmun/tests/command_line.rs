@@ -56,9 +56,15 @@ fn a_file_that_is_not_there_is_an_error() {
 }
 
 #[test]
-fn the_c_interface_is_refused() {
-    let output = mmun(&folder("via", &[RIGHT]), &["--via", "c", "right.scn"]);
-    assert_output(&output, 2, "", "--via c: the C interface is not built in yet\n");
+fn a_c_library_that_is_not_there_is_an_error_that_says_what_to_do() {
+    let folder = folder("via", &[RIGHT, ("text.so", "no library")]);
+    for library in ["nothing.so", "text.so"] {
+        let output = mmun(&folder, &["--via", "c", "--library", library, "right.scn"]);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.starts_with("--via c: ") && stderr.contains(library), "{stderr}");
+        assert!(stderr.ends_with("builds it beside mmun; --library names another one\n"), "{stderr}");
+    }
 }
 
 #[test]

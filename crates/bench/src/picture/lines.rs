@@ -37,8 +37,8 @@ pub(super) const CHARTS: &[Chart] = &[
 
 /// Draws a chart; nothing if its rows were not measured.
 pub(super) fn draw(area: &Area<'_>, what: &Chart, rows: &[Row]) -> Drawn {
-    let columns =
-        [Column::Reference, Column::Twin, Column::Ours].map(|column| (column, points(what, rows, column)));
+    let columns = [Column::Reference, Column::Twin, Column::CInterface, Column::Ours]
+        .map(|column| (column, points(what, rows, column)));
     let all: Vec<(f64, f64)> = columns.iter().flat_map(|(_, points)| points.iter().copied()).collect();
     if all.is_empty() {
         return Ok(());

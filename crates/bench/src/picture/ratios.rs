@@ -22,7 +22,8 @@ const MOST: f64 = 30.0;
 
 /// Rows whose figure is a ratio.
 fn shown(rows: &[Row]) -> Vec<&Row> {
-    let is_ratio = |row: &&Row| matches!(row.unit(), Unit::ToReference | Unit::ToTwin | Unit::ToOwn);
+    let is_ratio =
+        |row: &&Row| matches!(row.unit(), Unit::ToReference | Unit::ToTwin | Unit::ToOwn | Unit::ToRust);
     rows.iter().filter(is_ratio).filter(|row| row.figure.is_some()).collect()
 }
 

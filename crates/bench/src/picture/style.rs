@@ -13,6 +13,7 @@ pub(super) fn color(column: Column) -> RGBColor {
         Column::Reference => RGBColor(213, 94, 0),
         Column::Twin => RGBColor(0, 158, 115),
         Column::Ours => RGBColor(0, 92, 153),
+        Column::CInterface => RGBColor(204, 121, 167),
     }
 }
 
@@ -21,6 +22,7 @@ pub(super) fn label(column: Column) -> &'static str {
         Column::Reference => "C",
         Column::Twin => "kernel-like",
         Column::Ours => "ours",
+        Column::CInterface => "C interface",
     }
 }
 
@@ -30,6 +32,7 @@ pub(super) fn time(row: &Row, column: Column) -> Option<f64> {
         Column::Reference => row.reference,
         Column::Twin => row.twin,
         Column::Ours => row.ours,
+        Column::CInterface => row.c_interface,
     }
 }
 
@@ -37,7 +40,7 @@ pub(super) fn time(row: &Row, column: Column) -> Option<f64> {
 pub(super) type Chart<'a, 'b, X, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>;
 
 /// Draws a line with marks: ours through with discs, C in long dashes with squares, the twin in short ones with
-/// triangles.
+/// triangles, the C interface in middling ones with crosses.
 pub(super) fn line<X, Y>(chart: &mut Chart<'_, '_, X, Y>, column: Column, points: &[(f64, f64)]) -> Drawn
 where
     X: Ranged<ValueType = f64>,
@@ -61,6 +64,11 @@ where
         Column::Twin => {
             chart.draw_series(DashedLineSeries::new(points(), 3, 4, thin)).map_err(not_drawn)?;
             let marks = points().map(|at| TriangleMarker::new(at, 6, color.filled()));
+            chart.draw_series(marks).map_err(not_drawn)?;
+        }
+        Column::CInterface => {
+            chart.draw_series(DashedLineSeries::new(points(), 7, 3, thin)).map_err(not_drawn)?;
+            let marks = points().map(|at| Cross::new(at, 5, thin));
             chart.draw_series(marks).map_err(not_drawn)?;
         }
     }

@@ -122,6 +122,10 @@ unsafe impl Sync for Node {}
 unsafe impl Send for Node {}
 
 impl Node {
+    /// Where `seq` and `settled` stand, for readers that are not in this library.
+    pub(crate) const SEQUENCE_AT: usize = offset_of!(Node, seq);
+    pub(crate) const SETTLED_AT: usize = offset_of!(Node, settled);
+
     /// Makes one with neither owner nor label.
     pub(crate) fn new(range: Range, table: &'static Callbacks) -> Self {
         // SAFETY: the table lives for ever.

@@ -36,14 +36,14 @@ pub struct IntervalCallbacks {
 ///
 /// # Invariants
 /// `node` is the first field, and is initialised while it is in a space; `space` is the holder that it has then, and
-/// `table` that of the node.
+/// `table` that of the node if it has an owner or a label. What hits and readers use stands together.
 #[repr(C)]
 pub struct Interval {
     node: UnsafeCell<MaybeUninit<Node>>,
-    table: UnsafeCell<Callbacks>,
     callbacks: &'static IntervalCallbacks,
-    space: UnsafeCell<Option<AddressSpaceRef>>,
     membership: Membership,
+    space: UnsafeCell<Option<AddressSpaceRef>>,
+    table: UnsafeCell<Callbacks>,
     _pinned: PhantomPinned,
 }
 
@@ -55,6 +55,10 @@ unsafe impl Send for Interval {}
 /// The table of an interval, but for its options.
 const CALLBACKS: Callbacks =
     Callbacks { invalidate, finish, free, options: Options::new(), sequence: SequenceBy::Start };
+
+/// The tables of all that have neither owner nor label.
+static BY_START: Callbacks = CALLBACKS;
+static BY_CALLBACK: Callbacks = Callbacks { sequence: SequenceBy::Callback, ..CALLBACKS };
 
 /// # Safety
 /// The node is that of an inserted [`Interval`].
@@ -84,6 +88,14 @@ unsafe fn free(_: NonNull<Node>) {}
 type Ready<'s> = (&'s AddressSpaceRef, &'s Subscriptions);
 
 impl Interval {
+    /// Where its sequence stands, in bytes from its start, for code that wants no call for it: a word that is read with
+    /// acquire, and in the callback of one [with its own sequence](Self::with_own_sequence) written with release.
+    pub const SEQUENCE_AT: usize = Node::SEQUENCE_AT;
+
+    /// Where the sequence stands that was last found quiet: if it (read with acquire, behind the other) is the same,
+    /// it is what [`read_begin`](Self::read_begin) gives.
+    pub const SETTLED_AT: usize = Node::SETTLED_AT;
+
     /// Makes one that is in no space.
     pub const fn new(callbacks: &'static IntervalCallbacks) -> Self {
         Self::with_sequence_by(SequenceBy::Start, callbacks)
@@ -185,9 +197,15 @@ impl Interval {
         // SAFETY: as promised by the caller.
         let interval = unsafe { this.as_ref() };
         // SAFETY: between begin and end of entering nobody else uses the table.
-        unsafe { &mut *interval.table.get() }.options = options;
-        // SAFETY: the table lies beside the node, which is never dropped.
-        let node = unsafe { Node::with_table(range, interval.table.get()) };
+        let own = unsafe { &mut *interval.table.get() };
+        own.options = options;
+        let table: *const Callbacks = match own.sequence {
+            _ if !options.are_none() => own,
+            SequenceBy::Start => &BY_START,
+            SequenceBy::Callback => &BY_CALLBACK,
+        };
+        // SAFETY: the table lives for ever, or lies beside the node, which is never dropped.
+        let node = unsafe { Node::with_table(range, table) };
         // SAFETY: between begin and end of entering nobody else uses the node.
         unsafe { &mut *interval.node.get() }.write(node);
         // SAFETY: as promised by the caller; the node is the first field.
@@ -230,6 +248,7 @@ impl Interval {
     }
 
     /// The node; it is or was in a space.
+    #[inline]
     fn node(&self) -> &Node {
         // SAFETY: the callers have seen it in: nobody writes to the cell.
         let node = unsafe { &*self.node.get() };
@@ -238,14 +257,16 @@ impl Interval {
     }
 
     /// Says whether it is inserted.
+    #[inline]
     pub fn is_inserted(&self) -> bool {
         self.membership.is_in()
     }
 
     /// What it reads with; none, diagnosed, if it is not inserted.
+    #[inline]
     fn reader(&self, call: &'static str) -> Option<(&Node, &Subscriptions)> {
         if !self.is_inserted() {
-            diagnostics::report(Rule::NotInserted, call, None);
+            not_inserted(call);
             return None;
         }
         // SAFETY: it is in; who removes it meanwhile breaks the promise of not using it any more.
@@ -257,6 +278,7 @@ impl Interval {
     ///
     /// # Context
     /// May sleep; it must not be removed meanwhile.
+    #[inline]
     pub fn read_begin(&self) -> Option<Sequence> {
         let (node, subscriptions) = self.reader("read_begin")?;
         diagnostics::read_begin(subscriptions, node);
@@ -279,10 +301,11 @@ impl Interval {
     ///
     /// # Context
     /// Under the subscriber's lock.
+    #[inline]
     pub fn set_sequence(&self, sequence: u64) {
         // A callback may come before the insert has returned.
         if self.membership.is_out() {
-            return diagnostics::report(Rule::NotInserted, "set_seq", None);
+            return not_inserted("set_seq");
         }
         self.node().hit(sequence);
     }
@@ -292,9 +315,15 @@ impl Interval {
     ///
     /// # Context
     /// Under the subscriber's lock.
+    #[inline]
     pub fn read_retry(&self, sequence: Sequence) -> bool {
         !self.is_inserted() || self.node().sequence() != sequence
     }
+}
+
+#[cold]
+fn not_inserted(call: &'static str) {
+    diagnostics::report(Rule::NotInserted, call, None);
 }
 
 impl fmt::Debug for Interval {

@@ -28,7 +28,7 @@ impl AddressSpace {
 
     /// Makes a space with options.
     pub fn builder() -> Builder {
-        Builder { label: None, primary: None, leaves_work: false }
+        Builder { label: None, primary: Ok(None), leaves_work: false }
     }
 
     /// Becomes a mere holder, which keeps the object but not the space alive.

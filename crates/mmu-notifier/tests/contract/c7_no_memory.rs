@@ -1,8 +1,10 @@
 //! C7.4: no memory at each allocation: the call fails, nothing is left behind, and the next one works.
 
+use std::num::NonZeroI32;
+
 use mmu_notifier::interval::{Answer, InsertErrorKind, Options, ReplaceErrorKind, Subscription};
 use mmu_notifier::list::{GetError, RegisterErrorKind};
-use mmu_notifier::{AddressSpace, Batch, Invalidation, OutOfMemory, list};
+use mmu_notifier::{AddressSpace, Batch, Invalidation, LockAllError, OutOfMemory, PrimaryMmu, list};
 
 use super::c7_allocation::failing_from;
 use super::harness::{range, within};
@@ -38,6 +40,32 @@ fn c7_4_no_memory_for_a_space() {
             },
         );
         assert!(failures > 0 && !space.has_notifiers());
+    });
+}
+
+struct Locks(u64);
+
+impl PrimaryMmu for Locks {
+    fn lock_all(&self) -> Result<(), LockAllError> {
+        NonZeroI32::new(self.0 as i32).map_or(Ok(()), |error| Err(LockAllError(error)))
+    }
+
+    fn unlock_all(&self) {}
+}
+
+#[test]
+fn c7_4_no_memory_for_a_primary_mmu_fails_the_build() {
+    within(|| {
+        let mut failures = 0;
+        let space = each_allocation(
+            || AddressSpace::builder().primary(Locks(0)).build(),
+            |error| {
+                assert_eq!(error, OutOfMemory);
+                failures += 1;
+            },
+        );
+        assert!(failures > 1, "for the primary MMU, and for the space");
+        drop(space.insert(range(0, 1), done as fn(&Invalidation) -> Answer).unwrap());
     });
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use mmu_notifier::{Event, Invalidation, Owner, Range};
+use mmu_notifier::{Address, Event, Invalidation, Owner, Range};
 
 use super::frees::Frees;
 use super::journal::Journal;
@@ -75,7 +75,9 @@ impl<L: Library> Stage<'_, L> {
             Verb::Space { space } => self.space(space),
             Verb::User { space } => self.user(space),
             Verb::Leave { space } => self.leave(&space),
-            Verb::Interval { name, space, range, temper } => self.interval(name, &space, range.ok(), temper),
+            Verb::Interval { name, space, start, length, temper } => {
+                self.interval(name, &space, (start, length), temper)
+            }
             Verb::Remove { name } => self.remove(&name),
             Verb::List { name, space, callbacks } => self.list(name, &space, Nature::List(callbacks)),
             Verb::Unregister { name } => self.unregister(&name),
@@ -136,19 +138,19 @@ impl<L: Library> Stage<'_, L> {
 
 /// The interval side.
 impl<L: Library> Stage<'_, L> {
-    fn interval(&mut self, name: String, space: &str, range: Option<Range>, temper: Temper) -> Prepared<L> {
+    fn interval(
+        &mut self,
+        name: String,
+        space: &str,
+        (start, length): (Address, u64),
+        temper: Temper,
+    ) -> Prepared<L> {
         let holder = self.names.space(space)?.holder.clone();
         self.names.take(&name)?;
         let subscriber = self.subscriber(&name, space, Nature::Interval(temper));
-        Ok(Box::new(move || {
-            // CONTRACT C3.3: the overflow is looked at before the users.
-            let Some(range) = range else { return Outcome::of("overflow") };
-            match L::insert(&holder, range, Arc::clone(&subscriber)) {
-                Ok(handle) => {
-                    Outcome::gave("ok", name, Thing::Interval { handle: Arc::new(handle), subscriber })
-                }
-                Err(result) => Outcome::of(result),
-            }
+        Ok(Box::new(move || match L::insert(&holder, start, length, Arc::clone(&subscriber)) {
+            Ok(handle) => Outcome::gave("ok", name, Thing::Interval { handle: Arc::new(handle), subscriber }),
+            Err(result) => Outcome::of(result),
         }))
     }
 

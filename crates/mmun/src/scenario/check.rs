@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use similar::TextDiff;
 
-use super::{DIFFERS, UNUSABLE, complain, play, read};
+use super::{DIFFERS, Interface, UNUSABLE, complain, play, read};
 
 /// What came of the files so far.
 #[derive(Default)]
@@ -19,10 +19,10 @@ struct Tally {
 }
 
 /// Compares each file and sums up on stderr.
-pub(super) fn all(files: &[PathBuf]) -> ExitCode {
+pub(super) fn all(files: &[PathBuf], interface: Interface) -> ExitCode {
     let mut tally = Tally::default();
     for file in files {
-        match compare(file, &mut io::stdout().lock()) {
+        match compare(file, interface, &mut io::stdout().lock()) {
             Ok(true) => tally.same += 1,
             Ok(false) => tally.differ += 1,
             Err(message) => {
@@ -49,9 +49,9 @@ impl fmt::Display for Tally {
 }
 
 /// Runs a file and says whether it printed what is expected; if not, prints the difference to `out`.
-fn compare(file: &Path, out: &mut dyn Write) -> Result<bool, String> {
+fn compare(file: &Path, interface: Interface, out: &mut dyn Write) -> Result<bool, String> {
     let mut printed = Vec::new();
-    play(file, &mut printed)?;
+    play(file, interface, &mut printed)?;
     let printed = String::from_utf8_lossy(&printed);
     let beside = file.with_extension("out");
     let expected = match fs::read(&beside) {

@@ -45,6 +45,11 @@ impl Frees {
         freed(&done)
     }
 
+    /// Says whether there are any.
+    pub(super) fn are_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
     /// Gives what the end of the file prints.
     pub(super) fn rest(&self) -> Vec<String> {
         freed(&self.due)

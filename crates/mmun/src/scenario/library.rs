@@ -38,10 +38,11 @@ pub(super) trait Library: 'static {
     /// Says whether the space has notifiers.
     fn has(space: &Self::Space) -> bool;
 
-    /// Inserts an interval subscription.
+    /// Inserts an interval subscription to `length` bytes from `start`.
     fn insert(
         space: &Self::Space,
-        range: Range,
+        start: Address,
+        length: u64,
         subscriber: Arc<Subscriber>,
     ) -> Result<Self::Interval, &'static str>;
     /// Removes it.
@@ -64,6 +65,9 @@ pub(super) trait Library: 'static {
     ) -> Result<(Self::Shared, Arc<Subscriber>), &'static str>;
     /// Gives the reference back.
     fn put(shared: Self::Shared);
+    /// Makes a call on the space that may sleep: where puts leave their frees to such calls, those that can run have
+    /// run behind it.
+    fn sleep(space: &Self::Space);
     /// Waits for the frees begun by put.
     fn synchronize();
 

@@ -9,6 +9,7 @@
 //! thread is idle or asleep, so that the step can be printed; `wind_up` leaves nothing behind that a
 //! later file could feel. `check` compares with what is expected.
 
+mod c;
 mod call;
 mod check;
 mod frees;
@@ -48,6 +49,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Via::Rust)]
     via: Via,
 
+    /// The C library (libmmu_notifier.so) of `--via c`, if not the one beside this program or the installed one
+    #[arg(long, env = "MMU_NOTIFIER_LIBRARY", value_name = "PATH")]
+    library: Option<PathBuf>,
+
     /// The scenario files (`*.scn`)
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -62,6 +67,19 @@ enum Via {
     C,
 }
 
+/// Plays a script through an interface of the library, and prints what happens.
+type Interface = fn(&Script, &mut dyn Write) -> Result<(), run::Error>;
+
+impl Via {
+    /// Gives the interface, ready to be called.
+    fn interface(self, library: Option<&Path>) -> Result<Interface, String> {
+        match self {
+            Via::Rust => Ok(run::play::<rust::Rust>),
+            Via::C => c::C::load(library).map(|()| run::play::<c::C> as Interface),
+        }
+    }
+}
+
 /// The exit of a run whose output is not the expected one.
 const DIFFERS: u8 = 1;
 
@@ -70,18 +88,21 @@ const UNUSABLE: u8 = 2;
 
 /// Runs the files, or compares them with what is expected.
 pub fn run(args: &Args) -> ExitCode {
-    if args.via == Via::C {
-        complain("--via c: the C interface is not built in yet");
-        return ExitCode::from(UNUSABLE);
-    }
-    if args.check { check::all(&args.files) } else { show(&args.files) }
+    let interface = match args.via.interface(args.library.as_deref()) {
+        Ok(interface) => interface,
+        Err(message) => {
+            complain(&message);
+            return ExitCode::from(UNUSABLE);
+        }
+    };
+    if args.check { check::all(&args.files, interface) } else { show(&args.files, interface) }
 }
 
 /// Runs each file and prints what happened. An error of one file does not keep the others from running.
-fn show(files: &[PathBuf]) -> ExitCode {
+fn show(files: &[PathBuf], interface: Interface) -> ExitCode {
     let mut exit = ExitCode::SUCCESS;
     for file in files {
-        if let Err(message) = play(file, &mut io::stdout().lock()) {
+        if let Err(message) = play(file, interface, &mut io::stdout().lock()) {
             complain(&message);
             exit = ExitCode::from(UNUSABLE);
         }
@@ -93,9 +114,9 @@ fn show(files: &[PathBuf]) -> ExitCode {
 ///
 /// # Errors
 /// The message for stderr, which names the file and, where it has one, the line.
-fn play(file: &Path, out: &mut dyn Write) -> Result<(), String> {
+fn play(file: &Path, interface: Interface, out: &mut dyn Write) -> Result<(), String> {
     let script = read(file)?;
-    run::play::<rust::Rust>(&script, out).map_err(|error| match error {
+    interface(&script, out).map_err(|error| match error {
         run::Error::Line { line, what } => format!("{}:{line}: {what}", file.display()),
         run::Error::Output(error) => format!("{}: cannot write what happened: {error}", file.display()),
     })

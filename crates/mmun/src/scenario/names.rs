@@ -127,6 +127,15 @@ impl<L: Library> Names<L> {
         self.subscribers.values()
     }
 
+    /// Gives a holder of each space of the run.
+    pub(super) fn spaces(&self) -> Vec<L::Space> {
+        let holder = |thing: &Thing<L>| match thing {
+            Thing::Space(space) => Some(space.holder.clone()),
+            _ => None,
+        };
+        self.things.values().filter_map(holder).collect()
+    }
+
     /// Takes out all that is named.
     pub(super) fn consume_all(&mut self, which: impl Fn(&Thing<L>) -> bool) -> Vec<Thing<L>> {
         let things = self.things.values_mut().filter(|thing| which(thing));

@@ -178,6 +178,11 @@ impl<'o, L: Library> Run<'o, L> {
     }
 
     fn end_of_file(&mut self) -> io::Result<()> {
+        if self.frees.are_due() {
+            let spaces = self.cast.names.spaces();
+            // One that comes to no end is the library's fault, and a free that has not run shows it.
+            wind_up::apart(&self.cast, move || spaces.iter().for_each(L::sleep));
+        }
         let freed = self.frees.rest();
         self.print_indented(&freed)?;
         for step in &self.cast.waiting {

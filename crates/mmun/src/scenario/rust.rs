@@ -46,9 +46,12 @@ impl Library for Rust {
 
     fn insert(
         space: &AddressSpaceRef,
-        range: Range,
+        start: Address,
+        length: u64,
         subscriber: Arc<Subscriber>,
     ) -> Result<Self::Interval, &'static str> {
+        // CONTRACT C3.3: the overflow is looked at before the users.
+        let range = Range::from_len(start, length).map_err(|_| "overflow")?;
         space.insert(range, Interval(subscriber)).map_err(|error| match error.cause {
             InsertErrorKind::Gone => "gone",
             InsertErrorKind::OutOfMemory => "out of memory",
@@ -96,6 +99,10 @@ impl Library for Rust {
 
     fn put(shared: Self::Shared) {
         shared.put();
+    }
+
+    fn sleep(_space: &AddressSpaceRef) {
+        // The library frees on its own.
     }
 
     fn synchronize() {

@@ -95,6 +95,11 @@ impl Subscriber {
         answer
     }
 
+    /// Says whether its interval callback has a second pass.
+    pub(super) fn has_finish(&self) -> bool {
+        self.nature == Nature::Interval(Temper::TwoPass)
+    }
+
     /// The second pass of the interval callback.
     pub(super) fn finish(&self, event: Event) {
         self.run(format_args!("finish {}", self.cause(event)));

@@ -3,7 +3,7 @@
 //! What can be wrong with the words alone is found here; whether the names name something is for
 //! [`names`](super::names).
 
-use mmu_notifier::{Address, Event, Owner, Pte, Range, RangeError};
+use mmu_notifier::{Address, Event, Owner, Pte, Range};
 
 use super::words::Words;
 
@@ -13,7 +13,7 @@ pub(super) enum Verb {
     Space { space: String },
     User { space: String },
     Leave { space: String },
-    Interval { name: String, space: String, range: Result<Range, RangeError>, temper: Temper },
+    Interval { name: String, space: String, start: Address, length: u64, temper: Temper },
     Remove { name: String },
     List { name: String, space: String, callbacks: Vec<Callback> },
     Unregister { name: String },
@@ -165,14 +165,14 @@ fn parse_arguments(verb: &str, words: &mut Words<'_>) -> Result<Verb, String> {
 fn parse_interval(words: &mut Words<'_>) -> Result<Verb, String> {
     let (name, space) = (words.name()?, words.name()?);
     // A length of 0 or past the top is no error of the file: the insert finds the overflow.
-    let range = Range::from_len(words.number()?, words.number()?);
+    let (start, length) = (words.number()?.into(), words.number()?);
     let temper = match words.optional() {
         None | Some("nofail") => Temper::Accepts,
         Some("refuses") => Temper::Refuses,
         Some("twopass") => Temper::TwoPass,
         Some(other) => return Err(words.wrong(other)),
     };
-    Ok(Verb::Interval { name, space, range, temper })
+    Ok(Verb::Interval { name, space, start, length, temper })
 }
 
 fn parse_callbacks(words: &mut Words<'_>) -> Result<Vec<Callback>, String> {

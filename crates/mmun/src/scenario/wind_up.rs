@@ -33,7 +33,7 @@ fn let_all_go<L: Library>(cast: &mut Cast<L>) -> bool {
         cast.names.subscribers().for_each(|subscriber| subscriber.gate().open());
         let active = cast.names.consume_all(|thing| matches!(thing, Thing::Active(_)));
         let ended = active.len();
-        if !drop_apart(cast, active) {
+        if !apart(cast, move || drop(active)) {
             return false;
         }
         if collect(cast) + ended == 0 {
@@ -47,18 +47,18 @@ fn let_all_go<L: Library>(cast: &mut Cast<L>) -> bool {
 fn drop_rest<L: Library>(cast: &mut Cast<L>) -> bool {
     cast.names.subscribers().for_each(|subscriber| subscriber.gate().open());
     let rest = cast.names.consume_all(|thing| !matches!(thing, Thing::Nothing | Thing::Token { .. }));
-    rest.is_empty() || drop_apart(cast, rest)
+    rest.is_empty() || apart(cast, move || drop(rest))
 }
 
-/// Drops things on a thread of their own, since a drop may call callbacks and wait; says whether it has
-/// when every thread is idle or asleep.
-fn drop_apart<L: Library>(cast: &Cast<L>, things: Vec<Thing<L>>) -> bool {
+/// Makes a call on a thread of its own, since it may call callbacks and wait; says whether it has come to an end when
+/// every thread is idle or asleep.
+pub(super) fn apart<L: Library>(cast: &Cast<L>, call: impl FnOnce() + Send + 'static) -> bool {
     let (sender, receiver) = channel();
     let Ok(worker) = Worker::spawn("wind-up", sender) else {
-        mem::forget(things);
+        mem::forget(call);
         return false;
     };
-    worker.give(Task { line: 0, invalidation: String::new(), call: Box::new(move || drop(things)) });
+    worker.give(Task { line: 0, invalidation: String::new(), call: Box::new(call) });
     if cast.settle().is_err() || receiver.try_recv().is_err() {
         return false;
     }
