@@ -187,6 +187,7 @@ impl Batch {
 }
 
 /// Collects what overlaps `bounds` below `page`; false if the batch is full before the end.
+#[inline(always)]
 pub(super) fn search(
     page: *const Page,
     compare: Compare,
@@ -231,11 +232,23 @@ fn search_children(
     for slot in children {
         // All starts below a child are at most the next separator.
         let passed = slot + 1 < FAN && page.key(slot + 1) < from;
-        if !passed && !search(page.child(slot), compare, bounds, after, batch) {
+        if !passed && !search_below(page.child(slot), compare, bounds, after, batch) {
             return false;
         }
     }
     true
+}
+
+/// The search, as it calls itself.
+#[inline(never)]
+fn search_below(
+    page: *const Page,
+    compare: Compare,
+    bounds: (u64, u64),
+    after: After<'_>,
+    batch: &mut Batch,
+) -> bool {
+    search(page, compare, bounds, after, batch)
 }
 
 impl Page {
