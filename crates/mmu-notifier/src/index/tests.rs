@@ -17,6 +17,7 @@ static CALLBACKS: Callbacks = Callbacks {
     free: |_| {},
     options: Options::new(),
     sequence: SequenceBy::Start,
+    moved: false,
 };
 
 struct Random(u64);

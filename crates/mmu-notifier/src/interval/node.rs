@@ -67,6 +67,8 @@ pub(crate) struct Callbacks {
     pub(crate) free: unsafe fn(NonNull<Node>),
     pub(crate) options: Options,
     pub(crate) sequence: SequenceBy,
+    /// The record is one that leads to another.
+    pub(crate) moved: bool,
 }
 
 /// Who makes a node's tokens stale when it is hit.
@@ -162,6 +164,7 @@ impl Node {
     }
 
     /// Its table, whatever became of it.
+    #[inline]
     fn table(&self) -> &Callbacks {
         let table = self.table.load(Ordering::Relaxed).map_addr(|address| address & !TAGS);
         // SAFETY: by the invariant of the node.
@@ -195,6 +198,12 @@ impl Node {
 
     pub(crate) fn label(&self) -> Option<&'static str> {
         self.table().options.label
+    }
+
+    /// Says whether its record leads to another one.
+    #[inline]
+    pub(super) fn is_moved(&self) -> bool {
+        self.table().moved
     }
 
     pub(crate) fn options(&self) -> Options {
