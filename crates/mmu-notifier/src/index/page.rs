@@ -110,14 +110,7 @@ impl Page {
     /// The child that a start belongs below: the last whose separator is not greater.
     #[inline]
     pub(super) fn child_for(&self, compare: Compare, start: u64) -> usize {
-        self.children_for(compare, (start, start)).0
-    }
-
-    /// The same for two starts.
-    #[inline]
-    fn children_for(&self, compare: Compare, bounds: (u64, u64)) -> (usize, usize) {
-        let (begin, end) = compare.count_up_to(&self.key, bounds);
-        (begin.saturating_sub(1), end.saturating_sub(1))
+        compare.count_up_to(&self.key, start).saturating_sub(1)
     }
 
     /// The highest last byte of what is there; 0 if nothing is.
@@ -198,12 +191,14 @@ pub(super) fn search(
     // SAFETY: the caller has pinned: a page that can be reached is not reused meanwhile.
     let Some(mut page) = (unsafe { page.as_ref() }) else { return true };
     while !page.is_leaf() {
-        let (begin, end) = page.children_for(compare, bounds);
+        let up_to_begin = compare.count_up_to(&page.key, bounds.0);
+        let begin = up_to_begin.saturating_sub(1);
         let mut only = begin;
         // INVARIANT: where there is no child its item is null, so the bit of the only one need not be waited for. Who is
         // inserted below a child comes behind its link, and a page is unlinked by its item before it is stamped (I5).
-        if begin != end || page.overhang.load(Ordering::Relaxed) & below(begin) != 0 {
-            let children = page.children(begin, end, bounds.0);
+        let goes_on = page.key.get(up_to_begin).is_some_and(|next| next.load(Ordering::Relaxed) <= bounds.1);
+        if goes_on || page.overhang.load(Ordering::Relaxed) & below(begin) != 0 {
+            let children = page.children(begin, page.child_for(compare, bounds.1), bounds.0);
             if !children.is_power_of_two() {
                 return search_children(page, Bits(children), compare, bounds, after, batch);
             }

@@ -24,10 +24,10 @@ impl Compare {
         super::up_to(keys, bound)
     }
 
-    /// Of keys that ascend, how many are at most each of the two bounds.
+    /// Of keys that ascend, how many are at most `bound`.
     #[inline]
-    pub(in crate::index) fn count_up_to(self, keys: &Words, bounds: (u64, u64)) -> (usize, usize) {
-        super::count_up_to(keys, bounds)
+    pub(in crate::index) fn count_up_to(self, keys: &Words, bound: u64) -> usize {
+        super::count_up_to(keys, bound)
     }
 
     /// There is no instruction for this.
