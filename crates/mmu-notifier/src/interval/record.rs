@@ -11,7 +11,7 @@ use super::node::{Callbacks, Node, Sequence, SequenceBy};
 use super::{Answer, Notifier, Options};
 use crate::address::Range;
 use crate::invalidation::Invalidation;
-use crate::memory::try_box;
+use crate::memory::{try_box, try_box_made};
 use crate::space::AddressSpaceRef;
 
 /// What all nodes of a subscription lead to. Dropped: the notifier, then the space.
@@ -63,11 +63,16 @@ impl<N: Notifier> First<N> {
         options: Options,
         notifier: N,
     ) -> Result<NonNull<Self>, N> {
-        let Some(node) = Node::with_options(range, Table::<N, Self>::CALLBACKS, options) else {
+        let Some(table) = Node::table_with(Table::<N, Self>::CALLBACKS, options) else {
             return Err(notifier);
         };
-        let root = Root { notifier, space: space.clone() };
-        let first = try_box(First { node, root }).map_err(|first| first.root.notifier)?;
+        // SAFETY: the table lives for ever, or is a box that goes with the node.
+        let node = || unsafe { Node::with_table(range, table) };
+        let make = |notifier| {
+            let root = Root { notifier, space: space.clone() };
+            First { node: node(), root }
+        };
+        let first = try_box_made(notifier, make).inspect_err(|_| drop(node()))?;
         Ok(NonNull::from(Box::leak(first)))
     }
 }
