@@ -74,9 +74,13 @@ impl AddressSpaceRef {
     #[inline]
     #[track_caller]
     pub fn invalidate_start(&self, what: impl Into<Invalidation>) -> ActiveInvalidation<'_> {
-        let mut guard = ActiveInvalidation::new(self, what.into().with_blockable(true));
-        guard.active.start_blockable();
-        guard
+        match ActiveInvalidation::start(self, what.into().with_blockable(true)) {
+            Ok(guard) => guard,
+            // CONTRACT C5.2
+            Err(StartError::WouldBlock) => {
+                unreachable!("a refusal of a blockable start is taken as accepted")
+            }
+        }
     }
 
     /// Starts an invalidation whose callbacks may not sleep.
@@ -92,9 +96,7 @@ impl AddressSpaceRef {
         &self,
         what: impl Into<Invalidation>,
     ) -> Result<ActiveInvalidation<'_>, StartError> {
-        let mut guard = ActiveInvalidation::new(self, what.into().with_blockable(false));
-        guard.active.start()?;
-        Ok(guard)
+        ActiveInvalidation::start(self, what.into().with_blockable(false))
     }
 
     /// As [`invalidate_start`](Self::invalidate_start), with a guard that holds the space and may be sent.
@@ -181,35 +183,6 @@ struct Active<S: Borrow<AddressSpaceRef>> {
     ending: Ending,
 }
 
-impl<S: Borrow<AddressSpaceRef>> Active<S> {
-    /// One that has nothing to end yet.
-    #[inline]
-    fn new(space: S, invalidation: Invalidation) -> Self {
-        Active { space, part: Part::new(invalidation), started: Started::new(), ending: Ending::Nothing }
-    }
-
-    #[inline]
-    #[track_caller]
-    fn start(&mut self) -> Result<(), StartError> {
-        let space = self.space.borrow().space();
-        self.part.held = start::start_one(space, self.part.invalidation, &mut self.started)?;
-        self.ending = Ending::Whole;
-        if diagnostics::ENABLED {
-            // CONTRACT C7.1: a guard that is forgotten is named by where its start was.
-            self.part.set_origin(space, Some(Location::caller()));
-        }
-        Ok(())
-    }
-
-    #[inline]
-    #[track_caller]
-    fn start_blockable(&mut self) {
-        // CONTRACT C5.2
-        let started = self.start();
-        debug_assert!(started.is_ok(), "a refusal of a blockable start is taken as accepted");
-    }
-}
-
 impl<S: Borrow<AddressSpaceRef>> Drop for Active<S> {
     #[inline]
     fn drop(&mut self) {
@@ -217,8 +190,33 @@ impl<S: Borrow<AddressSpaceRef>> Drop for Active<S> {
     }
 }
 
-/// What is to be dropped behind an end, in the order in which it came.
-type Deferred = Vec<Box<dyn Any + Send>>;
+/// What is to be dropped behind an end, in the order in which it came. Hardly ever is there anything: its drop is a
+/// look at one word, so that a guard which stays where it was made stays in registers.
+#[derive(Default)]
+struct Deferred(Option<Box<Values>>);
+
+#[derive(Default)]
+struct Values(Vec<Box<dyn Any + Send>>);
+
+impl Deferred {
+    fn push(&mut self, value: impl Send + 'static) {
+        self.0.get_or_insert_default().0.push(Box::new(value));
+    }
+}
+
+impl Drop for Deferred {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(values) = self.0.take() {
+            drop_all(values);
+        }
+    }
+}
+
+#[cold]
+fn drop_all(values: Box<Values>) {
+    drop(values);
+}
 
 /// An invalidation that is active until this guard is dropped.
 ///
@@ -231,9 +229,19 @@ pub struct ActiveInvalidation<'s> {
 }
 
 impl<'s> ActiveInvalidation<'s> {
+    /// Starts one. The guard is made behind that, of what is in registers.
     #[inline]
-    fn new(space: &'s AddressSpaceRef, invalidation: Invalidation) -> Self {
-        ActiveInvalidation { active: Active::new(space, invalidation), deferred: Deferred::new() }
+    #[track_caller]
+    fn start(space: &'s AddressSpaceRef, what: Invalidation) -> Result<Self, StartError> {
+        let mut started = Started::new();
+        let held = start::start_one(space.space(), what, &mut started)?;
+        let part = Part { invalidation: what, held };
+        if diagnostics::ENABLED {
+            // CONTRACT C7.1: a guard that is forgotten is named by where its start was.
+            part.set_origin(space.space(), Some(Location::caller()));
+        }
+        let active = Active { space, part, started, ending: Ending::Whole };
+        Ok(ActiveInvalidation { active, deferred: Deferred::default() })
     }
 
     /// Ends the invalidation.
@@ -258,7 +266,7 @@ impl<'s> ActiveInvalidation<'s> {
     /// # Context
     /// Allocates.
     pub fn defer_drop<T: Send + 'static>(&mut self, value: T) {
-        self.deferred.push(Box::new(value));
+        self.deferred.push(value);
     }
 
     fn into_owned(mut self) -> OwnedActiveInvalidation {
@@ -316,7 +324,7 @@ impl OwnedActiveInvalidation {
     /// # Context
     /// Allocates.
     pub fn defer_drop<T: Send + 'static>(&mut self, value: T) {
-        self.deferred.push(Box::new(value));
+        self.deferred.push(value);
     }
 }
 
