@@ -21,8 +21,9 @@ use core::borrow::Borrow;
 use core::fmt;
 use core::panic::Location;
 
+use crate::address::Range;
 use crate::diagnostics;
-use crate::invalidation::Invalidation;
+use crate::invalidation::{Details, Invalidation, Owner};
 use crate::space::AddressSpaceRef;
 use crate::start::{self, Ending, Part, StartError, Started};
 
@@ -38,7 +39,8 @@ impl AddressSpaceRef {
         if !self.has_notifiers() {
             return Unwatched::run(self, what.into().with_blockable(true), change);
         }
-        match Scope::run(self, what.into().with_blockable(true), change) {
+        let (range, owner, details) = what.into().with_blockable(true).split();
+        match Scope::run(self, range, owner, details, change) {
             Ok(result) => result,
             // CONTRACT C5.2
             Err(StartError::WouldBlock) => {
@@ -64,7 +66,8 @@ impl AddressSpaceRef {
         if !self.has_notifiers() {
             return Ok(Unwatched::run(self, what.into().with_blockable(false), change));
         }
-        Scope::run(self, what.into().with_blockable(false), change)
+        let (range, owner, details) = what.into().with_blockable(false).split();
+        Scope::run(self, range, owner, details, change)
     }
 
     /// Starts an invalidation whose callbacks may sleep. It always succeeds.
@@ -149,13 +152,17 @@ struct Scope<'s> {
 }
 
 impl Scope<'_> {
-    #[inline]
+    /// Out of line, so that the caller of a space that nobody watches pays for none of it; by registers.
+    #[inline(never)]
     #[track_caller]
     fn run<R>(
         space: &AddressSpaceRef,
-        what: Invalidation,
+        range: Range,
+        owner: Option<Owner>,
+        details: Details,
         change: impl FnOnce() -> R,
     ) -> Result<R, StartError> {
+        let what = Invalidation::join(range, owner, details);
         let mut started = Started::new();
         let held = start::start_one(space.space(), what, &mut started)?;
         let part = Part { invalidation: what, held };
