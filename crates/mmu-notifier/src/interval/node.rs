@@ -197,6 +197,7 @@ impl Node {
         self.table().options.owner.map_or(0, Owner::get)
     }
 
+    #[inline]
     pub(crate) fn label(&self) -> Option<&'static str> {
         self.table().options.label
     }

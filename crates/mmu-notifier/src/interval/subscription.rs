@@ -146,7 +146,8 @@ impl<N: Notifier> Subscription<N> {
             self.leave_behind(subscriptions);
             return;
         }
-        let left = platform::catch(|| subscriptions.may_sleep()).err();
+        let left =
+            subscriptions.has_left().then(|| platform::catch(|| subscriptions.may_sleep()).err()).flatten();
         // SAFETY: withdrawn, and every start that may have found it was waited for.
         unsafe { free_all::<N>(self.node) };
         if let Some(payload) = left {
