@@ -49,11 +49,13 @@ pub(crate) fn start_one(
     started: &mut Started,
 ) -> Result<Held, StartError> {
     // CONTRACT C2.2: a space that nobody watched pays this load and this branch.
-    if space.subscriptions().is_none() {
-        return Ok(Held::NOTHING);
-    }
+    let Some(subscriptions) = space.subscriptions() else { return Ok(Held::NOTHING) };
     let (range, owner, details) = what.split();
-    let held = start_watched(space, range, owner, details, started);
+    let held = if subscriptions.index.is_open() {
+        start_watched(space, range, owner, details, started)
+    } else {
+        start_listed(space, range, owner, details, started)
+    };
     if held.is_refused() { Err(StartError::WouldBlock) } else { Ok(held) }
 }
 
@@ -66,9 +68,6 @@ fn start_watched(
     started: &mut Started,
 ) -> Held {
     let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
-    if !subscriptions.index.is_open() {
-        return start_listed(space, range, owner, details, started);
-    }
     let part = |held| Part { invalidation: Invalidation::join(range, owner, details), held };
     platform::with_context(|context| {
         started.forks = crate::fork::count();
@@ -98,7 +97,7 @@ fn start_watched(
     })
 }
 
-/// The way of one range where there is no interval side: the list alone hears it.
+/// The same where there is no interval side: the list alone hears it.
 #[inline(never)]
 fn start_listed(
     space: &Space,
