@@ -21,8 +21,9 @@ use core::borrow::Borrow;
 use core::fmt;
 use core::panic::Location;
 
+use crate::address::Range;
 use crate::diagnostics;
-use crate::invalidation::Invalidation;
+use crate::invalidation::{Details, Invalidation, Owner};
 use crate::space::AddressSpaceRef;
 use crate::start::{self, Ending, Part, StartError, Started};
 
@@ -38,7 +39,8 @@ impl AddressSpaceRef {
         if !self.has_notifiers() {
             return Unwatched::run(self, what.into().with_blockable(true), change);
         }
-        match Scope::run(self, what.into().with_blockable(true), change) {
+        let (range, owner, details) = what.into().with_blockable(true).split();
+        match Scope::run(self, range, owner, details, change) {
             Ok(result) => result,
             // CONTRACT C5.2
             Err(StartError::WouldBlock) => {
@@ -64,7 +66,8 @@ impl AddressSpaceRef {
         if !self.has_notifiers() {
             return Ok(Unwatched::run(self, what.into().with_blockable(false), change));
         }
-        Scope::run(self, what.into().with_blockable(false), change)
+        let (range, owner, details) = what.into().with_blockable(false).split();
+        Scope::run(self, range, owner, details, change)
     }
 
     /// Starts an invalidation whose callbacks may sleep. It always succeeds.
@@ -74,9 +77,13 @@ impl AddressSpaceRef {
     #[inline]
     #[track_caller]
     pub fn invalidate_start(&self, what: impl Into<Invalidation>) -> ActiveInvalidation<'_> {
-        let mut guard = ActiveInvalidation::new(self, what.into().with_blockable(true));
-        guard.active.start_blockable();
-        guard
+        match ActiveInvalidation::start(self, what.into().with_blockable(true)) {
+            Ok(guard) => guard,
+            // CONTRACT C5.2
+            Err(StartError::WouldBlock) => {
+                unreachable!("a refusal of a blockable start is taken as accepted")
+            }
+        }
     }
 
     /// Starts an invalidation whose callbacks may not sleep.
@@ -92,9 +99,7 @@ impl AddressSpaceRef {
         &self,
         what: impl Into<Invalidation>,
     ) -> Result<ActiveInvalidation<'_>, StartError> {
-        let mut guard = ActiveInvalidation::new(self, what.into().with_blockable(false));
-        guard.active.start()?;
-        Ok(guard)
+        ActiveInvalidation::start(self, what.into().with_blockable(false))
     }
 
     /// As [`invalidate_start`](Self::invalidate_start), with a guard that holds the space and may be sent.
@@ -147,13 +152,17 @@ struct Scope<'s> {
 }
 
 impl Scope<'_> {
-    #[inline]
+    /// Out of line, so that the caller of a space that nobody watches pays for none of it; by registers.
+    #[inline(never)]
     #[track_caller]
     fn run<R>(
         space: &AddressSpaceRef,
-        what: Invalidation,
+        range: Range,
+        owner: Option<Owner>,
+        details: Details,
         change: impl FnOnce() -> R,
     ) -> Result<R, StartError> {
+        let what = Invalidation::join(range, owner, details);
         let mut started = Started::new();
         let held = start::start_one(space.space(), what, &mut started)?;
         let part = Part { invalidation: what, held };
@@ -181,35 +190,6 @@ struct Active<S: Borrow<AddressSpaceRef>> {
     ending: Ending,
 }
 
-impl<S: Borrow<AddressSpaceRef>> Active<S> {
-    /// One that has nothing to end yet.
-    #[inline]
-    fn new(space: S, invalidation: Invalidation) -> Self {
-        Active { space, part: Part::new(invalidation), started: Started::new(), ending: Ending::Nothing }
-    }
-
-    #[inline]
-    #[track_caller]
-    fn start(&mut self) -> Result<(), StartError> {
-        let space = self.space.borrow().space();
-        self.part.held = start::start_one(space, self.part.invalidation, &mut self.started)?;
-        self.ending = Ending::Whole;
-        if diagnostics::ENABLED {
-            // CONTRACT C7.1: a guard that is forgotten is named by where its start was.
-            self.part.set_origin(space, Some(Location::caller()));
-        }
-        Ok(())
-    }
-
-    #[inline]
-    #[track_caller]
-    fn start_blockable(&mut self) {
-        // CONTRACT C5.2
-        let started = self.start();
-        debug_assert!(started.is_ok(), "a refusal of a blockable start is taken as accepted");
-    }
-}
-
 impl<S: Borrow<AddressSpaceRef>> Drop for Active<S> {
     #[inline]
     fn drop(&mut self) {
@@ -217,8 +197,33 @@ impl<S: Borrow<AddressSpaceRef>> Drop for Active<S> {
     }
 }
 
-/// What is to be dropped behind an end, in the order in which it came.
-type Deferred = Vec<Box<dyn Any + Send>>;
+/// What is to be dropped behind an end, in the order in which it came. Hardly ever is there anything: its drop is a
+/// look at one word, so that a guard which stays where it was made stays in registers.
+#[derive(Default)]
+struct Deferred(Option<Box<Values>>);
+
+#[derive(Default)]
+struct Values(Vec<Box<dyn Any + Send>>);
+
+impl Deferred {
+    fn push(&mut self, value: impl Send + 'static) {
+        self.0.get_or_insert_default().0.push(Box::new(value));
+    }
+}
+
+impl Drop for Deferred {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(values) = self.0.take() {
+            drop_all(values);
+        }
+    }
+}
+
+#[cold]
+fn drop_all(values: Box<Values>) {
+    drop(values);
+}
 
 /// An invalidation that is active until this guard is dropped.
 ///
@@ -231,9 +236,19 @@ pub struct ActiveInvalidation<'s> {
 }
 
 impl<'s> ActiveInvalidation<'s> {
+    /// Starts one. The guard is made behind that, of what is in registers.
     #[inline]
-    fn new(space: &'s AddressSpaceRef, invalidation: Invalidation) -> Self {
-        ActiveInvalidation { active: Active::new(space, invalidation), deferred: Deferred::new() }
+    #[track_caller]
+    fn start(space: &'s AddressSpaceRef, what: Invalidation) -> Result<Self, StartError> {
+        let mut started = Started::new();
+        let held = start::start_one(space.space(), what, &mut started)?;
+        let part = Part { invalidation: what, held };
+        if diagnostics::ENABLED {
+            // CONTRACT C7.1: a guard that is forgotten is named by where its start was.
+            part.set_origin(space.space(), Some(Location::caller()));
+        }
+        let active = Active { space, part, started, ending: Ending::Whole };
+        Ok(ActiveInvalidation { active, deferred: Deferred::default() })
     }
 
     /// Ends the invalidation.
@@ -258,7 +273,7 @@ impl<'s> ActiveInvalidation<'s> {
     /// # Context
     /// Allocates.
     pub fn defer_drop<T: Send + 'static>(&mut self, value: T) {
-        self.deferred.push(Box::new(value));
+        self.deferred.push(value);
     }
 
     fn into_owned(mut self) -> OwnedActiveInvalidation {
@@ -316,7 +331,7 @@ impl OwnedActiveInvalidation {
     /// # Context
     /// Allocates.
     pub fn defer_drop<T: Send + 'static>(&mut self, value: T) {
-        self.deferred.push(Box::new(value));
+        self.deferred.push(value);
     }
 }
 

@@ -66,6 +66,12 @@ impl Begun {
         true
     }
 
+    /// Says whether none was added.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Says whether any second pass is due.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {

@@ -38,7 +38,7 @@ use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinLock};
 
 use compare::Compare;
 pub(crate) use page::Batch;
-use page::{Page, Query};
+use page::Page;
 use reclaim::Pages;
 
 /// Asks the processor what it has, which may take tens of microseconds the first time.
@@ -133,8 +133,7 @@ impl Index {
     /// keeps what it finds readable.
     #[inline]
     pub(crate) fn search(&self, bounds: (u64, u64), after: Option<(u64, u64)>, batch: &mut Batch) -> bool {
-        let query = Query { first: bounds.0, last: bounds.1, after };
-        page::search(self.root.load(Ordering::Acquire), self.compare, &query, batch)
+        page::search(self.root.load(Ordering::Acquire), self.compare, bounds, after.as_ref(), batch)
     }
 
     /// Takes the writer lock and says that nobody can be inserted any more.

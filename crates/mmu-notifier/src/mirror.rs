@@ -252,6 +252,7 @@ impl<T: Table> Mirror<T> {
     }
 
     /// Takes the lock.
+    #[inline]
     fn lock(&self, call: &'static str, deadline: Option<u64>) -> Result<Held<'_, T>, Denied> {
         match self.subscription.lock.lock(deadline) {
             Ok(guard) => Ok(Held::new(guard, self.subscription.space)),

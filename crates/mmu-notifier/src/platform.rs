@@ -126,12 +126,18 @@ impl Context {
     }
 
     /// A number that no other thread has or had, in this process or in those that it is a fork of.
+    #[inline]
     fn id(&self) -> u64 {
-        static IDS: StaticU64 = StaticU64::new(1);
         if self.id.get() == 0 {
-            self.id.set(IDS.fetch_add(1, core::sync::atomic::Ordering::Relaxed));
+            self.take_id();
         }
         self.id.get()
+    }
+
+    #[cold]
+    fn take_id(&self) {
+        static IDS: StaticU64 = StaticU64::new(1);
+        self.id.set(IDS.fetch_add(1, core::sync::atomic::Ordering::Relaxed));
     }
 
     /// Forgets the number and what goes with it: in the child of a fork every number is free again.
@@ -167,6 +173,7 @@ impl Default for Context {
 }
 
 /// The [id](Context::id) of this thread; 0 if it has no context.
+#[inline]
 pub(crate) fn thread_id() -> u64 {
     with_context(|context| context.map_or(0, Context::id))
 }
@@ -177,6 +184,7 @@ pub(crate) fn locked() -> u64 {
 }
 
 /// Notes the space of the mirror's lock that this thread has from now on; gives that of before.
+#[inline]
 pub(crate) fn exchange_locked(space: u64) -> u64 {
     with_context(|context| context.map_or(0, |context| context.locked.replace(space)))
 }

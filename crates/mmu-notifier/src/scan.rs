@@ -62,6 +62,7 @@ impl Scan {
     ///
     /// # Context
     /// The caller has passed a full fence since its change.
+    #[inline]
     pub(crate) fn new(book: &Book, wanted: Wanted) -> Self {
         Scan { at: Cell::new(book.first()), crowd_left: Cell::new(true), wanted }
     }
@@ -73,7 +74,7 @@ impl Scan {
     }
 
     /// Goes on to the next that blocks; none: there is nothing to wait for any more.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn advance(&self, book: &Book) -> Option<Block> {
         // SAFETY: the position is a hazard of the book, which the caller keeps alive.
         while let Some(hazard) = unsafe { self.at.get().as_ref() } {
@@ -83,11 +84,16 @@ impl Scan {
             }
         }
         // Hardly ever is there a crowd.
-        if self.crowd_left.replace(false) && self.holds(book, Block::Crowd(0)) {
-            let block = Block::Crowd(self.own_of_crowd(book));
-            return self.holds(book, block).then_some(block);
+        if self.crowd_left.replace(false) && self.holds_crowd(book, 0) {
+            return self.crowd_block(book);
         }
         None
+    }
+
+    #[cold]
+    fn crowd_block(&self, book: &Book) -> Option<Block> {
+        let own = self.own_of_crowd(book);
+        self.holds_crowd(book, own).then_some(Block::Crowd(own))
     }
 
     /// Says whether the block is still there.
@@ -104,11 +110,17 @@ impl Scan {
                     Wanted::Walked { stamp, .. } => is_walking(hazard.section(), stamp),
                 }
             }
-            Block::Crowd(own) => match self.wanted {
-                Wanted::Quiet { .. } => book.crowd.open() > own,
-                Wanted::Called { .. } => book.crowd.calling() > own,
-                Wanted::Walked { .. } => book.crowd.sections() > own,
-            },
+            Block::Crowd(own) => self.holds_crowd(book, own),
+        }
+    }
+
+    /// Says whether there are more in the crowd than so many.
+    #[inline]
+    fn holds_crowd(&self, book: &Book, own: u32) -> bool {
+        match self.wanted {
+            Wanted::Quiet { .. } => book.crowd.open() > own,
+            Wanted::Called { .. } => book.crowd.calling() > own,
+            Wanted::Walked { .. } => book.crowd.sections() > own,
         }
     }
 
@@ -125,19 +137,26 @@ impl Scan {
     ///
     /// # Context
     /// May sleep.
+    #[inline]
     pub(crate) fn wait(&self, subscriptions: &Subscriptions, deadline: Option<u64>) -> bool {
-        let book = &subscriptions.book;
-        while let Some(block) = self.advance(book) {
-            subscriptions.count_wait();
-            let post = self.post(book, block);
-            if !post.bell.wait_until(deadline, || !self.holds(book, block)) {
+        while let Some(block) = self.advance(&subscriptions.book) {
+            if !self.wait_for(subscriptions, block, deadline) {
                 return false;
             }
         }
         true
     }
 
+    /// Waits for one block; false if the deadline came first.
+    #[cold]
+    fn wait_for(&self, subscriptions: &Subscriptions, block: Block, deadline: Option<u64>) -> bool {
+        let book = &subscriptions.book;
+        subscriptions.count_wait();
+        self.post(book, block).bell.wait_until(deadline, || !self.holds(book, block))
+    }
+
     /// Identity or section of a hazard that blocks.
+    #[inline(always)]
     fn blocks(&self, book: &Book, hazard: &Hazard) -> Option<u64> {
         match self.wanted {
             Wanted::Quiet { bounds, owner } => {

@@ -124,6 +124,7 @@ impl Space {
         unsafe { self.subscriptions.load(Ordering::Acquire).as_ref() }
     }
 
+    #[inline]
     fn has_users(&self) -> bool {
         self.users.load(Ordering::Relaxed) != 0
     }

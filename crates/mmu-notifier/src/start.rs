@@ -22,11 +22,11 @@ pub(crate) use end::{Ending, end, end_one, end_unwatched};
 pub use outcome::StartError;
 pub(crate) use outcome::{Failure, Outcome, keep_first};
 pub(crate) use part::{Held, Part, Started};
-use pass::Hits;
+use pass::Pass;
 
 use crate::address::Range;
 use crate::diagnostics;
-use crate::frame::{self, Frame, Kind};
+use crate::frame::{self, Frame, Kind, Link};
 use crate::hazard::Claim;
 use crate::hung::Post;
 use crate::index::Batch;
@@ -49,11 +49,13 @@ pub(crate) fn start_one(
     started: &mut Started,
 ) -> Result<Held, StartError> {
     // CONTRACT C2.2: a space that nobody watched pays this load and this branch.
-    if space.subscriptions().is_none() {
-        return Ok(Held::NOTHING);
-    }
+    let Some(subscriptions) = space.subscriptions() else { return Ok(Held::NOTHING) };
     let (range, owner, details) = what.split();
-    let held = start_watched(space, range, owner, details, started);
+    let held = if subscriptions.index.is_open() {
+        start_watched(space, range, owner, details, started)
+    } else {
+        start_listed(space, range, owner, details, started)
+    };
     if held.is_refused() { Err(StartError::WouldBlock) } else { Ok(held) }
 }
 
@@ -66,9 +68,6 @@ fn start_watched(
     started: &mut Started,
 ) -> Held {
     let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
-    if !subscriptions.index.is_open() {
-        return start_listed(space, range, owner, details, started);
-    }
     let part = |held| Part { invalidation: Invalidation::join(range, owner, details), held };
     platform::with_context(|context| {
         started.forks = crate::fork::count();
@@ -87,8 +86,8 @@ fn start_watched(
         let complete = index.search(range.bounds(), None, &mut batch);
         let held = Held::new(claim, identity);
         if !batch.as_slice().is_empty() || subscriptions.list.count() != 0 {
-            let hits = Hits { limit, batch: &mut batch, complete, called: 0 };
-            return calls.run_found(part(held), claim, hits, started);
+            claim.unpin();
+            return calls.run_found(&mut part(held), limit, &mut batch, complete, started);
         }
         match claim.activate(identity) {
             None => trace::started(subscriptions, slice::from_ref(&part(held)), 0),
@@ -98,7 +97,7 @@ fn start_watched(
     })
 }
 
-/// The way of one range where there is no interval side: the list alone hears it.
+/// The same where there is no interval side: the list alone hears it.
 #[inline(never)]
 fn start_listed(
     space: &Space,
@@ -164,10 +163,11 @@ impl<'c> Calls<'c> {
         // ORDERING: publication of all, F, limit and searches.
         full_fence();
         let mut batch = Batch::new();
-        let mut hits = Hits::new(self.subscriptions.index.limit(), &mut batch);
+        let limit = self.subscriptions.index.limit();
+        let mut pass = Pass::new(self.subscriptions, limit, &mut batch, false);
         let claim = parts.first().and_then(|part| part.claim(self.subscriptions));
         let section = claim.expect("a range that is announced has a claim");
-        self.run(parts, section, Some(&mut hits), started)
+        self.run(parts, section, Some(&mut pass), started)
     }
 
     /// A start that leaves no trace on either side.
@@ -185,9 +185,63 @@ impl<'c> Calls<'c> {
 
     /// The way of one range that hits somebody, or is heard by the list.
     #[inline(never)]
-    fn run_found(&self, mut part: Part, claim: Claim<'_>, mut hits: Hits<'_>, started: &mut Started) -> Held {
-        claim.unpin();
-        let result = self.run(slice::from_mut(&mut part), claim, Some(&mut hits), started);
+    fn run_found(
+        &self,
+        part: &mut Part,
+        limit: u64,
+        batch: &mut Batch,
+        complete: bool,
+        started: &mut Started,
+    ) -> Held {
+        let Some(claim @ Claim::One(_)) = part.claim(self.subscriptions) else { return part.held };
+        let _span = trace::calling(self.subscriptions, slice::from_ref(part));
+        let mut pass = Pass::new(self.subscriptions, limit, batch, complete);
+        let frame = self.frame(slice::from_ref(part), claim);
+        let link = frame.link(self.context);
+        pass.begin_one(part);
+        if !pass.is_over() || self.subscriptions.list.count() != 0 {
+            return self.go_on_found(part, &mut pass, (&frame, link), started);
+        }
+        claim.count(pass.called);
+        let post = claim.activate(part.identity());
+        if post.is_some() || frame.is_exit_due() {
+            return self.ring_found(part, pass.called, post, (&frame, link), started);
+        }
+        drop(link);
+        started.forks = crate::fork::count();
+        trace::started(self.subscriptions, slice::from_ref(part), pass.called);
+        part.held
+    }
+
+    /// The same, where there is more to it than first passes.
+    #[inline(never)]
+    fn go_on_found(
+        &self,
+        part: &mut Part,
+        pass: &mut Pass<'_>,
+        framed: (&Frame, Link<'_>),
+        started: &mut Started,
+    ) -> Held {
+        let Some(claim) = part.claim(self.subscriptions) else { return part.held };
+        let result = self.go_on(slice::from_mut(part), claim, Some(pass), framed, started);
+        part.held.unless_refused(result)
+    }
+
+    /// Tells those who wait for a start that hit somebody, and makes an exit that was left to it.
+    #[cold]
+    fn ring_found(
+        &self,
+        part: &mut Part,
+        called: u64,
+        post: Option<&Post>,
+        (frame, link): (&Frame, Link<'_>),
+        started: &mut Started,
+    ) -> Held {
+        let mut outcome = Outcome { failure: None, late: self.subscriptions.ring(post) };
+        drop(link);
+        started.forks = crate::fork::count();
+        let parts = slice::from_mut(part);
+        let result = self.conclude(parts, started, called, &mut outcome, frame.is_exit_due());
         part.held.unless_refused(result)
     }
 
@@ -199,6 +253,13 @@ impl<'c> Calls<'c> {
         debug_assert!(result.is_ok(), "nobody was called, so nobody refused");
     }
 
+    /// What a start is to its callbacks.
+    #[inline(always)]
+    fn frame(&self, parts: &[Part], section: Claim<'_>) -> Frame {
+        let kind = kind_of(parts, Kind::Intervals, Kind::IntervalsNonblock);
+        Frame::new(&frame::Place { space: self.subscriptions.id, section, parts }, kind)
+    }
+
     /// Calls the intervals that are hit, if that side has begun, and the list. The walk of the list is a section of
     /// the first range's hazard; without an interval side, of one that was claimed for it and is given back here.
     #[inline(always)]
@@ -206,39 +267,55 @@ impl<'c> Calls<'c> {
         &self,
         parts: &mut [Part],
         section: Claim<'_>,
-        mut hits: Option<&mut Hits<'_>>,
+        mut pass: Option<&mut Pass<'_>>,
+        started: &mut Started,
+    ) -> Result<(), StartError> {
+        let _span = trace::calling(self.subscriptions, parts);
+        let frame = self.frame(parts, section);
+        let link = frame.link(self.context);
+        if let Some(pass) = &mut pass {
+            pass.begin_all(parts);
+        }
+        self.go_on(parts, section, pass, (&frame, link), started)
+    }
+
+    /// Goes on behind the first passes.
+    #[inline(always)]
+    fn go_on(
+        &self,
+        parts: &mut [Part],
+        section: Claim<'_>,
+        mut pass: Option<&mut Pass<'_>>,
+        (frame, link): (&Frame, Link<'_>),
         started: &mut Started,
     ) -> Result<(), StartError> {
         // Empty in the end; its drop would have to find that out.
         let mut outcome = ManuallyDrop::new(Outcome::default());
-        let _span = trace::calling(self.subscriptions, parts);
-        let kind = kind_of(parts, Kind::Intervals, Kind::IntervalsNonblock);
-        let frame = Frame::new(&frame::Place { space: self.subscriptions.id, section, parts }, kind);
-        let link = frame.link(self.context);
-        self.call(&frame, section, parts, hits.as_deref_mut(), started, &mut outcome);
+        self.call(frame, section, parts, pass.as_deref_mut(), started, &mut outcome);
         drop(link);
         started.forks = crate::fork::count();
-        if hits.is_none() {
+        if pass.is_none() {
             section.give_back();
         }
-        let called = hits.map_or(0, |hits| hits.called);
+        let called = pass.map_or(0, |pass| pass.called);
         self.conclude(parts, started, called, &mut outcome, frame.is_exit_due())
     }
 
-    /// Calls the intervals, then the list. Sets the limit up to which the list has heard of the start.
+    /// Makes the second passes, then calls the list. Sets the limit up to which the list has heard of the start.
     #[inline(always)]
     fn call(
         &self,
         frame: &Frame,
         section: Claim<'_>,
         parts: &[Part],
-        hits: Option<&mut Hits<'_>>,
+        pass: Option<&mut Pass<'_>>,
         started: &mut Started,
         outcome: &mut Outcome,
     ) {
-        let begun = hits.is_some();
-        if let Some(hits) = hits {
-            pass::call_intervals(self.subscriptions, parts, hits, outcome);
+        let begun = pass.is_some();
+        if let Some(pass) = pass {
+            pass.finish_all(parts);
+            outcome.failure = pass.failure.take();
             if outcome.failure.is_some() {
                 return self.each(parts, &mut outcome.late, Claim::abandon);
             }
@@ -346,13 +423,16 @@ pub(crate) fn release(space: &Space, subscriptions: &Subscriptions, invalidation
         // ORDERING: publication, F, limit and search.
         full_fence();
         let mut batch = Batch::new();
-        let mut hits = Hits::new(subscriptions.index.limit(), &mut batch);
+        let limit = subscriptions.index.limit();
+        let mut pass = Pass::new(subscriptions, limit, &mut batch, false);
         let parts = slice::from_ref(&part);
         let place = frame::Place { space: subscriptions.id, section, parts };
         let mut outcome = Outcome::default();
         let frame = Frame::new(&place, Kind::Intervals);
         let link = frame.link(context);
-        pass::call_intervals(subscriptions, parts, &mut hits, &mut outcome);
+        pass.begin_all(parts);
+        pass.finish_all(parts);
+        outcome.failure = pass.failure.take();
         calls.each(parts, &mut outcome.late, Claim::abandon);
         drop(link);
         part.give_back(subscriptions);

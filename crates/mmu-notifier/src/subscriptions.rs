@@ -79,6 +79,12 @@ impl Subscriptions {
         self.hooks.finish_ready();
     }
 
+    /// Says whether anything was.
+    #[inline]
+    pub(crate) fn has_left(&self) -> bool {
+        self.hooks.has_ready()
+    }
+
     pub(crate) fn count_wait(&self) {
         self.waits.fetch_add(1, Ordering::Relaxed);
     }

@@ -29,6 +29,14 @@ fn up_to(keys: &Words, bound: u64) -> u32 {
     bits(|at| load(keys, at) <= bound)
 }
 
+/// Of keys that ascend, how many are at most `bound`.
+#[inline]
+fn count_up_to(keys: &Words, bound: u64) -> usize {
+    // To find the first that is missing is quicker than to count bits where the compiler may not assume an instruction
+    // for that.
+    up_to(keys, bound).trailing_ones() as usize
+}
+
 fn load(words: &Words, at: usize) -> u64 {
     words[at].load(Ordering::Relaxed)
 }

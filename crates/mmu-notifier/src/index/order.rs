@@ -43,15 +43,12 @@ impl Order {
     /// Adds the next slot at `position`. By the writer.
     pub(super) fn add(&self, version: &AtomicU32, position: usize) {
         let slot = version.load(Ordering::Relaxed);
-        let mut slots = self.read(slot);
-        slots.bytes.copy_within(position..slot as usize, position + 1);
-        slots.bytes[position] = slot as u8;
+        let words = self.0[slot as usize % 2].each_ref().map(|word| word.load(Ordering::Relaxed));
+        let words = with_byte(words, position, slot as u8);
         // ORDERING: the version before, then the list that it does not name; pairs with the fence in `load`.
         release_fence();
         let list = &self.0[(slot as usize + 1) % 2];
-        for (word, bytes) in list.iter().zip(slots.bytes.chunks_exact(8)) {
-            word.store(u64::from_le_bytes(bytes.try_into().expect("eight bytes")), Ordering::Relaxed);
-        }
+        list.iter().zip(words).for_each(|(to, word)| to.store(word, Ordering::Relaxed));
         // ORDERING: release, for the acquire in `load`: the list is there.
         version.store(slot + 1, Ordering::Release);
     }
@@ -81,6 +78,22 @@ impl Order {
         }
         Slots { bytes, count: version as usize }
     }
+}
+
+/// Moves the bytes from `position` on by one, and puts `byte` there: in registers, since a load waits long for what was
+/// stored in pieces, and without a branch, since positions cannot be foreseen.
+#[inline]
+fn with_byte(words: [u64; WORDS], position: usize, byte: u8) -> [u64; WORDS] {
+    let mut byte = u64::from(byte);
+    core::array::from_fn(|at| {
+        let (word, stay) = (words[at], 8 * position.saturating_sub(8 * at).min(8) as u32);
+        let behind = word.checked_shr(stay).unwrap_or(0).checked_shl(stay).unwrap_or(0);
+        let put = byte.checked_shl(stay).unwrap_or(0);
+        if stay < 64 {
+            byte = word >> 56;
+        }
+        (word ^ behind) | put | behind << 8
+    })
 }
 
 impl Slots {

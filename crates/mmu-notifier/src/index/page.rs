@@ -4,7 +4,8 @@
 //! are there. In a leaf an entry is a subscription: first byte, last byte, node. Its entries stand in the order
 //! in which they came and never move; a slot is used once in a page's life; [`order`](super::order) tells which
 //! comes before which. In an inner page an entry is a child: its separator (no start below the child is smaller), the highest last byte below it, and the page.
-//! Separators ascend and never change; behind the last they are `u64::MAX`.
+//! Separators ascend and never change; behind the last they are `u64::MAX`. The item of a child that is not there is
+//! null: a search that has only one way to go takes it by the child's number, and waits for no bits.
 //!
 //! Bit *i* of `overhang` says that something below child *i* reaches the next separator: only then can the
 //! child matter to a query that begins behind that separator. Without long intervals no maximum is ever read.
@@ -29,7 +30,8 @@ pub(crate) const BATCH: usize = if cfg!(any(loom, shuttle)) { 1 } else { 128 };
 /// A leaf or an inner page.
 ///
 /// # Invariants
-/// `level` and, in an inner page, `key` do not change while the page can be found. Cells belong to the writer.
+/// `level` and, in an inner page, `key` do not change while the page can be found. In an inner page the item of a slot
+/// without a live bit is null, or a child that is just being linked or unlinked. Cells belong to the writer.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Page {
@@ -108,9 +110,7 @@ impl Page {
     /// The child that a start belongs below: the last whose separator is not greater.
     #[inline]
     pub(super) fn child_for(&self, compare: Compare, start: u64) -> usize {
-        // Separators ascend, so the bits are the lowest ones: to find the first that is missing is quicker than to count
-        // them where the compiler may not assume an instruction for that.
-        (compare.up_to(&self.key, start).trailing_ones() as usize).saturating_sub(1)
+        compare.count_up_to(&self.key, start).saturating_sub(1)
     }
 
     /// The highest last byte of what is there; 0 if nothing is.
@@ -139,21 +139,8 @@ pub(super) fn below(slot: usize) -> u32 {
     ((1u64 << slot) - 1) as u32
 }
 
-/// What is searched for.
-#[derive(Debug)]
-pub(super) struct Query {
-    pub(super) first: u64,
-    pub(super) last: u64,
-    /// Start and order of the last hit that was collected before.
-    pub(super) after: Option<(u64, u64)>,
-}
-
-impl Query {
-    fn is_new(&self, start: u64, node: *const Node) -> bool {
-        // SAFETY: the entry overlaps the published range, so its node is readable (I6 of the start).
-        self.after.is_none_or(|after| (start, unsafe { &*node }.order()) > after)
-    }
-}
+/// Start and order of the last hit that was collected before.
+pub(super) type After<'a> = Option<&'a (u64, u64)>;
 
 /// Subscriptions that a search has found, in the order in which they are called.
 ///
@@ -192,70 +179,116 @@ impl Batch {
     }
 }
 
-/// Collects what overlaps the query below `page`; false if the batch is full before the end.
-pub(super) fn search(page: *const Page, compare: Compare, query: &Query, batch: &mut Batch) -> bool {
+/// Collects what overlaps `bounds` below `page`; false if the batch is full before the end.
+#[inline(always)]
+pub(super) fn search(
+    page: *const Page,
+    compare: Compare,
+    bounds: (u64, u64),
+    after: After<'_>,
+    batch: &mut Batch,
+) -> bool {
     // SAFETY: the caller has pinned: a page that can be reached is not reused meanwhile.
     let Some(mut page) = (unsafe { page.as_ref() }) else { return true };
     while !page.is_leaf() {
-        let children = page.children(compare, query);
-        if !children.is_power_of_two() {
-            return search_children(page, Bits(children), compare, query, batch);
+        let up_to_begin = compare.count_up_to(&page.key, bounds.0);
+        let begin = up_to_begin.saturating_sub(1);
+        let mut only = begin;
+        // INVARIANT: where there is no child its item is null, so the bit of the only one need not be waited for. Who is
+        // inserted below a child comes behind its link, and a page is unlinked by its item before it is stamped (I5).
+        let goes_on = page.key.get(up_to_begin).is_some_and(|next| next.load(Ordering::Relaxed) <= bounds.1);
+        if goes_on || page.overhang.load(Ordering::Relaxed) & below(begin) != 0 {
+            let children = page.children(begin, page.child_for(compare, bounds.1), bounds.0);
+            if !children.is_power_of_two() {
+                return search_children(page, Bits(children), compare, bounds, after, batch);
+            }
+            only = children.trailing_zeros() as usize;
         }
-        let child = page.child(children.trailing_zeros() as usize);
-        // SAFETY: as above; a child that was unlinked since its bit was read is null.
-        let Some(child) = (unsafe { child.as_ref() }) else { return true };
+        // SAFETY: as above; a child that was unlinked is null.
+        let Some(child) = (unsafe { page.child(only).as_ref() }) else { return true };
         page = child;
     }
-    search_leaf(page, compare, query, batch)
+    search_leaf(page, compare, bounds, after, batch)
 }
 
-fn search_children(page: &Page, children: Bits, compare: Compare, query: &Query, batch: &mut Batch) -> bool {
-    let from = query.after.map_or(0, |(start, _)| start);
+#[inline(never)]
+fn search_children(
+    page: &Page,
+    children: Bits,
+    compare: Compare,
+    bounds: (u64, u64),
+    after: After<'_>,
+    batch: &mut Batch,
+) -> bool {
+    let from = after.map_or(0, |(start, _)| *start);
     for slot in children {
         compare.prefetch_page(page.child(slot).cast());
     }
     for slot in children {
         // All starts below a child are at most the next separator.
         let passed = slot + 1 < FAN && page.key(slot + 1) < from;
-        if !passed && !search(page.child(slot), compare, query, batch) {
+        if !passed && !search_below(page.child(slot), compare, bounds, after, batch) {
             return false;
         }
     }
     true
 }
 
+/// The search, as it calls itself.
+#[inline(never)]
+fn search_below(
+    page: *const Page,
+    compare: Compare,
+    bounds: (u64, u64),
+    after: After<'_>,
+    batch: &mut Batch,
+) -> bool {
+    search(page, compare, bounds, after, batch)
+}
+
 impl Page {
-    /// The children of an inner page that may hold what overlaps the query, as bits.
-    #[inline]
-    fn children(&self, compare: Compare, query: &Query) -> u32 {
-        let begin = self.child_for(compare, query.first);
-        let end = self.child_for(compare, query.last);
+    /// The children of an inner page that may hold what reaches `first` or begins behind it, from `begin` to `end`
+    /// or before, as bits.
+    fn children(&self, begin: usize, end: usize, first: u64) -> u32 {
         let live = self.live().0;
         let within = live & (below(end) | 1 << end) & !below(begin);
         let reaching = live & below(begin) & self.overhang.load(Ordering::Relaxed);
-        let reaches = |bits, slot| if self.max(slot) >= query.first { bits | 1 << slot } else { bits };
+        let reaches = |bits, slot| if self.max(slot) >= first { bits | 1 << slot } else { bits };
         Bits(reaching).fold(within, reaches)
     }
 }
 
-/// Collects what overlaps the query in a leaf, in order.
+/// Collects what overlaps `bounds` in a leaf, in order.
 #[inline]
-fn search_leaf(leaf: &Page, compare: Compare, query: &Query, batch: &mut Batch) -> bool {
+fn search_leaf(
+    leaf: &Page,
+    compare: Compare,
+    bounds: (u64, u64),
+    after: After<'_>,
+    batch: &mut Batch,
+) -> bool {
     let live = leaf.live().0;
-    let hits = live & compare.overlapping(&leaf.key, &leaf.max, query.first, query.last);
+    let hits = live & compare.overlapping(&leaf.key, &leaf.max, bounds.0, bounds.1);
     if hits == 0 {
         return true;
     }
     if hits.is_power_of_two() {
-        return take(leaf, hits.trailing_zeros() as usize, compare, query, batch);
+        return take(leaf, hits.trailing_zeros() as usize, compare, after, batch);
     }
-    leaf.order.load(&leaf.used).among(hits).all(|slot| take(leaf, slot, compare, query, batch))
+    take_all(leaf, hits, compare, after, batch)
+}
+
+#[inline(never)]
+fn take_all(leaf: &Page, hits: u32, compare: Compare, after: After<'_>, batch: &mut Batch) -> bool {
+    leaf.order.load(&leaf.used).among(hits).all(|slot| take(leaf, slot, compare, after, batch))
 }
 
 /// Adds an entry that is hit, unless an earlier search has found it; false if there is no room.
 #[inline]
-fn take(leaf: &Page, slot: usize, compare: Compare, query: &Query, batch: &mut Batch) -> bool {
+fn take(leaf: &Page, slot: usize, compare: Compare, after: After<'_>, batch: &mut Batch) -> bool {
     let node = leaf.node(slot);
     compare.prefetch(node.cast());
-    !query.is_new(leaf.key(slot), node) || batch.push(node)
+    // SAFETY: the entry overlaps the published range, so its node is readable (I6 of the start).
+    let is_new = |after: &(u64, u64)| (leaf.key(slot), unsafe { &*node }.order()) > *after;
+    !after.is_none_or(is_new) || batch.push(node)
 }

@@ -105,8 +105,9 @@ impl Pages {
         page.used.store(0, Ordering::Relaxed);
         page.parent.set(ptr::null());
         if level > 0 {
-            // Behind the last separator of an inner page stands the top.
+            // Behind the last separator of an inner page stands the top, and a child that is not there is null.
             page.key.iter().for_each(|key| key.store(u64::MAX, Ordering::Relaxed));
+            page.item.iter().for_each(|item| item.store(ptr::null_mut(), Ordering::Relaxed));
         }
         page
     }

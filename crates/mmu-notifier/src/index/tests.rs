@@ -17,6 +17,7 @@ static CALLBACKS: Callbacks = Callbacks {
     free: |_| {},
     options: Options::new(),
     sequence: SequenceBy::Start,
+    moved: false,
 };
 
 struct Random(u64);
@@ -47,7 +48,8 @@ impl Fixture {
     }
 
     fn insert(&mut self, range: Range) {
-        let node = NonNull::from(Box::leak(Box::new(Node::new(range, &CALLBACKS))));
+        let node = Node::with_options(range, &CALLBACKS, Options::new()).unwrap();
+        let node = NonNull::from(Box::leak(Box::new(node)));
         // SAFETY: the node stays until it was removed; nobody searches beside it.
         unsafe { self.index.insert(&self.book, node, &[]) }.unwrap();
         self.nodes.push(node);

@@ -181,15 +181,23 @@ impl Index {
         self.descend(start).0
     }
 
-    /// Raises the maxima above `leaf` to at least `last`, from the root down.
-    fn raise(&self, leaf: &Page, last: u64) {
+    /// Raises the maxima above `page` to at least `last`, from the root down. No maximum is above one that is nearer to
+    /// the root, so where one is high enough the rest is.
+    #[inline]
+    fn raise(&self, page: &Page, last: u64) {
         // SAFETY: parents of linked pages are linked pages.
-        let Some(inner) = (unsafe { leaf.parent.get().as_ref() }) else { return };
-        self.raise(inner, last);
-        let slot = leaf.slot.get() as usize;
-        if inner.max(slot) < last {
-            set_max(inner, slot, last);
+        if let Some(inner) = unsafe { page.parent.get().as_ref() } {
+            let slot = page.slot.get() as usize;
+            if inner.max(slot) < last {
+                self.raise_in(inner, slot, last);
+            }
         }
+    }
+
+    #[inline(never)]
+    fn raise_in(&self, inner: &Page, slot: usize, last: u64) {
+        self.raise(inner, last);
+        set_max(inner, slot, last);
     }
 
     /// Lowers the maxima above `page`, from which something with `last` was taken, and unlinks it if empty.

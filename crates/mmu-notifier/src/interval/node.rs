@@ -67,6 +67,8 @@ pub(crate) struct Callbacks {
     pub(crate) free: unsafe fn(NonNull<Node>),
     pub(crate) options: Options,
     pub(crate) sequence: SequenceBy,
+    /// The record is one that leads to another.
+    pub(crate) moved: bool,
 }
 
 /// Who makes a node's tokens stale when it is hit.
@@ -126,22 +128,22 @@ impl Node {
     pub(crate) const SEQUENCE_AT: usize = offset_of!(Node, seq);
     pub(crate) const SETTLED_AT: usize = offset_of!(Node, settled);
 
-    /// Makes one with neither owner nor label.
-    pub(crate) fn new(range: Range, table: &'static Callbacks) -> Self {
-        // SAFETY: the table lives for ever.
-        unsafe { Node::with_table(range, table) }
-    }
-
     /// Makes one with a table of its own if there are options; none if there is no memory for that.
     pub(crate) fn with_options(range: Range, table: &'static Callbacks, options: Options) -> Option<Self> {
-        if options.are_none() { Some(Node::new(range, table)) } else { Node::with_own(range, table, options) }
+        // SAFETY: the table lives for ever, or is a box that goes with the node.
+        Node::table_with(table, options).map(|table| unsafe { Node::with_table(range, table) })
+    }
+
+    /// The table of a node with these options: this one, or a box for a node of its own; none if there is no memory.
+    #[inline]
+    pub(super) fn table_with(table: &'static Callbacks, options: Options) -> Option<*const Callbacks> {
+        if options.are_none() { Some(table) } else { Node::own_table(table, options) }
     }
 
     #[cold]
-    fn with_own(range: Range, table: &Callbacks, options: Options) -> Option<Self> {
+    fn own_table(table: &Callbacks, options: Options) -> Option<*const Callbacks> {
         let own = crate::memory::try_box(Callbacks { options, ..*table }).ok()?;
-        // SAFETY: the box goes with the node.
-        Some(unsafe { Node::with_table(range, Box::into_raw(own)) })
+        Some(Box::into_raw(own))
     }
 
     /// Makes one with this table.
@@ -149,6 +151,7 @@ impl Node {
     /// # Safety
     /// The table lives as long as the node. If it has options, it is a box that the node frees, or the node is
     /// never dropped.
+    #[inline]
     pub(crate) unsafe fn with_table(range: Range, table: *const Callbacks) -> Self {
         const { assert!(align_of::<Callbacks>() > TAGS) };
         let (first, last) = range.bounds();
@@ -166,6 +169,7 @@ impl Node {
     }
 
     /// Its table, whatever became of it.
+    #[inline]
     fn table(&self) -> &Callbacks {
         let table = self.table.load(Ordering::Relaxed).map_addr(|address| address & !TAGS);
         // SAFETY: by the invariant of the node.
@@ -197,8 +201,15 @@ impl Node {
         self.table().options.owner.map_or(0, Owner::get)
     }
 
+    #[inline]
     pub(crate) fn label(&self) -> Option<&'static str> {
         self.table().options.label
+    }
+
+    /// Says whether its record leads to another one.
+    #[inline]
+    pub(super) fn is_moved(&self) -> bool {
+        self.table().moved
     }
 
     pub(crate) fn options(&self) -> Options {

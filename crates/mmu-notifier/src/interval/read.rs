@@ -106,7 +106,17 @@ impl<N: Notifier> Subscription<N> {
 
     /// Waits until no invalidation is active that overlaps `part` of the range. The token is one for what is
     /// read and committed of that part.
+    #[inline]
     pub(crate) fn read_begin_part(&self, part: Range, deadline: Option<u64>) -> Option<ReadToken> {
+        // As in `read_begin`.
+        if let (false, Some(token)) = (diagnostics::ENABLED, self.node().settled_sequence()) {
+            return Some(ReadToken(token));
+        }
+        self.read_begin_part_looking(part, deadline)
+    }
+
+    #[cold]
+    fn read_begin_part_looking(&self, part: Range, deadline: Option<u64>) -> Option<ReadToken> {
         let subscriptions = self.subscriptions();
         if part == self.range() {
             diagnostics::read_begin(subscriptions, self.node());

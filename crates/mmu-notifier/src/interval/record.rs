@@ -11,7 +11,7 @@ use super::node::{Callbacks, Node, Sequence, SequenceBy};
 use super::{Answer, Notifier, Options};
 use crate::address::Range;
 use crate::invalidation::Invalidation;
-use crate::memory::try_box;
+use crate::memory::{try_box, try_box_made};
 use crate::space::AddressSpaceRef;
 
 /// What all nodes of a subscription lead to. Dropped: the notifier, then the space.
@@ -42,6 +42,9 @@ struct Moved<N> {
 
 /// A record of a subscription of the notifier `N`, which begins with its node.
 trait Record<N> {
+    /// Whether it leads to the first one.
+    const MOVED: bool;
+
     /// # Safety
     /// The node is that of a record of this type, which is alive.
     unsafe fn first(node: NonNull<Node>) -> NonNull<First<N>>;
@@ -60,11 +63,16 @@ impl<N: Notifier> First<N> {
         options: Options,
         notifier: N,
     ) -> Result<NonNull<Self>, N> {
-        let Some(node) = Node::with_options(range, Table::<N, Self>::CALLBACKS, options) else {
+        let Some(table) = Node::table_with(Table::<N, Self>::CALLBACKS, options) else {
             return Err(notifier);
         };
-        let root = Root { notifier, space: space.clone() };
-        let first = try_box(First { node, root }).map_err(|first| first.root.notifier)?;
+        // SAFETY: the table lives for ever, or is a box that goes with the node.
+        let node = || unsafe { Node::with_table(range, table) };
+        let make = |notifier| {
+            let root = Root { notifier, space: space.clone() };
+            First { node: node(), root }
+        };
+        let first = try_box_made(notifier, make).inspect_err(|_| drop(node()))?;
         Ok(NonNull::from(Box::leak(first)))
     }
 }
@@ -80,6 +88,21 @@ pub(super) fn make_moved<N: Notifier>(
     Some(NonNull::from(Box::leak(moved)).cast())
 }
 
+/// The first record of the subscription that a node belongs to.
+///
+/// # Safety
+/// The node is that of a record of a subscription of `N`, which is alive.
+#[inline]
+pub(super) unsafe fn first_of<N>(node: NonNull<Node>) -> NonNull<First<N>> {
+    // SAFETY: as promised by the caller.
+    if unsafe { node.as_ref() }.is_moved() {
+        // SAFETY: its table is that of a `Moved<N>`, which is alive.
+        unsafe { Moved::first(node) }
+    } else {
+        node.cast()
+    }
+}
+
 /// Frees the record of a node that a resize has made, and not the first one.
 ///
 /// # Safety
@@ -92,9 +115,12 @@ pub(super) unsafe fn free_moved<N>(node: NonNull<Node>) {
 /// Frees all records of a subscription.
 ///
 /// # Safety
-/// No start knows the nodes, and they are not used again.
+/// - The node is that of a record of a subscription of `N`, and the last one.
+/// - No start knows the nodes, and they are not used again.
 #[inline]
-pub(super) unsafe fn free_all<N>(node: NonNull<Node>, first: NonNull<First<N>>) {
+pub(super) unsafe fn free_all<N>(node: NonNull<Node>) {
+    // SAFETY: as promised by the caller.
+    let first = unsafe { first_of::<N>(node) };
     if node.cast() != first {
         // SAFETY: a node of its own, made by a resize; as promised by the caller.
         unsafe { free_moved::<N>(node) };
@@ -104,17 +130,21 @@ pub(super) unsafe fn free_all<N>(node: NonNull<Node>, first: NonNull<First<N>>) 
 }
 
 impl<N> Record<N> for First<N> {
+    const MOVED: bool = false;
+
     unsafe fn first(node: NonNull<Node>) -> NonNull<First<N>> {
         node.cast()
     }
 
     unsafe fn free(node: NonNull<Node>) {
         // SAFETY: as promised by the caller.
-        unsafe { free_all::<N>(node, node.cast()) };
+        unsafe { free_all::<N>(node) };
     }
 }
 
 impl<N> Record<N> for Moved<N> {
+    const MOVED: bool = true;
+
     unsafe fn first(node: NonNull<Node>) -> NonNull<First<N>> {
         // SAFETY: as promised by the caller.
         unsafe { (*node.cast::<Moved<N>>().as_ptr()).first }
@@ -122,9 +152,7 @@ impl<N> Record<N> for Moved<N> {
 
     unsafe fn free(node: NonNull<Node>) {
         // SAFETY: as promised by the caller.
-        let first = unsafe { Self::first(node) };
-        // SAFETY: as promised by the caller.
-        unsafe { free_all::<N>(node, first) };
+        unsafe { free_all::<N>(node) };
     }
 }
 
@@ -138,6 +166,7 @@ impl<N: Notifier, R: Record<N>> Table<N, R> {
         free: R::free,
         options: Options::new(),
         sequence: SequenceBy::Start,
+        moved: R::MOVED,
     };
 }
 

@@ -9,11 +9,12 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
+use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 
 use super::node::Node;
-use super::record::{First, free_all, free_moved, make_moved};
+use super::record::{First, first_of, free_all, free_moved, make_moved};
 use super::removal::{wait_for_callers, withdraw};
 use super::{InsertErrorKind, Notifier, Options, Subscription};
 use crate::address::Range;
@@ -35,7 +36,9 @@ impl<N: Notifier> Subscription<N> {
     /// May sleep, as [`remove`](Self::remove).
     pub fn resize(self, range: Range) -> Result<Self, ReplaceError<Self>> {
         let subscriptions = self.subscriptions();
-        let Some(node) = make_moved(self.first, range, self.node()) else {
+        // SAFETY: the node is one of this subscription, which is alive.
+        let first = unsafe { first_of::<N>(self.node) };
+        let Some(node) = make_moved(first, range, self.node()) else {
             return Err(ReplaceError { cause: ReplaceErrorKind::OutOfMemory, subscriptions: self });
         };
         if let Err(cause) = take_over(subscriptions, node, &[self.node]) {
@@ -44,11 +47,11 @@ impl<N: Notifier> Subscription<N> {
             return Err(ReplaceError { cause, subscriptions: self });
         }
         let old = ManuallyDrop::new(self);
-        if old.node.cast() != old.first {
+        if old.node.cast() != first {
             // SAFETY: the node of an earlier resize was removed and waited for.
             unsafe { free_moved::<N>(old.node) };
         }
-        Ok(Subscription { node, first: old.first })
+        Ok(Subscription { node, first: PhantomData })
     }
 
     /// Puts one new subscription in the place of several of its space, atomically as [`resize`](Self::resize).
@@ -86,7 +89,7 @@ impl<N: Notifier> Subscription<N> {
             return fail(cause, olds, first.root.notifier);
         }
         // If the drop of an old notifier panics, the new one is removed again.
-        let new = Subscription { node: first.cast(), first };
+        let new = Subscription { node: first.cast(), first: PhantomData };
         // SAFETY: take_over removed them and waited for every start that may have found them.
         unsafe { free_replaced(olds) };
         Ok(new)
@@ -130,7 +133,7 @@ unsafe fn free_replaced<N: Notifier>(olds: Vec<Subscription<N>>) {
     let mut panic = None;
     for old in olds.iter() {
         // SAFETY: as promised by the caller.
-        let freed = platform::catch(|| unsafe { free_all(old.node, old.first) });
+        let freed = platform::catch(|| unsafe { free_all::<N>(old.node) });
         panic = panic.or(freed.err());
     }
     // SAFETY: 0 is not more than the capacity, and what stood there was freed.

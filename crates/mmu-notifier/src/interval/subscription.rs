@@ -8,11 +8,12 @@
 
 use alloc::boxed::Box;
 use core::fmt;
+use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
 use super::node::Node;
-use super::record::{First, Root, free_all};
+use super::record::{First, Root, first_of, free_all};
 use super::removal::{wait_for_callers, withdraw};
 use super::{InsertError, InsertErrorKind, Notifier, Options};
 use crate::address::Range;
@@ -26,9 +27,10 @@ use crate::trace;
 ///
 /// It dereferences to its notifier. It is a holder of its space, and may outlive the last user.
 pub struct Subscription<N: Notifier> {
-    /// The node in the index: that of the first record until the first resize.
+    /// The node in the index: that of the first record until the first resize. All else is reached through it, since
+    /// one who reads among many waits for the line of the handle, and for that of the node.
     pub(super) node: NonNull<Node>,
-    pub(super) first: NonNull<First<N>>,
+    pub(super) first: PhantomData<NonNull<First<N>>>,
 }
 
 // SAFETY: a subscription is its notifier, which is Send and Sync, and nodes that are meant to be shared.
@@ -53,7 +55,7 @@ impl<N: Notifier> Subscription<N> {
         match result {
             Ok(()) => {
                 trace::inserted(subscriptions, node);
-                Ok(Subscription { node, first })
+                Ok(Subscription { node, first: PhantomData })
             }
             Err(refused) => {
                 // SAFETY: it was not inserted, so nobody else knows it.
@@ -69,9 +71,12 @@ impl<N: Notifier> Subscription<N> {
         unsafe { self.node.as_ref() }
     }
 
+    #[inline]
     pub(super) fn root(&self) -> &Root<N> {
+        // SAFETY: the node is one of this subscription, which is alive.
+        let first = unsafe { first_of::<N>(self.node) };
         // SAFETY: the first record lives until the subscription is removed.
-        unsafe { &(*self.first.as_ptr()).root }
+        unsafe { &(*first.as_ptr()).root }
     }
 
     /// The space that it belongs to.
@@ -141,9 +146,10 @@ impl<N: Notifier> Subscription<N> {
             self.leave_behind(subscriptions);
             return;
         }
-        let left = platform::catch(|| subscriptions.may_sleep()).err();
+        let left =
+            subscriptions.has_left().then(|| platform::catch(|| subscriptions.may_sleep()).err()).flatten();
         // SAFETY: withdrawn, and every start that may have found it was waited for.
-        unsafe { free_all(self.node, self.first) };
+        unsafe { free_all::<N>(self.node) };
         if let Some(payload) = left {
             platform::resume(payload);
         }

@@ -53,8 +53,14 @@ unsafe impl Sync for Interval {}
 unsafe impl Send for Interval {}
 
 /// The table of an interval, but for its options.
-const CALLBACKS: Callbacks =
-    Callbacks { invalidate, finish, free, options: Options::new(), sequence: SequenceBy::Start };
+const CALLBACKS: Callbacks = Callbacks {
+    invalidate,
+    finish,
+    free,
+    options: Options::new(),
+    sequence: SequenceBy::Start,
+    moved: false,
+};
 
 /// The tables of all that have neither owner nor label.
 static BY_START: Callbacks = CALLBACKS;

@@ -305,6 +305,7 @@ impl Chunk<'_> {
 
 impl StartWalk<'_> {
     /// Calls the starts below `top`; behind the last, on a failure, the ends.
+    #[inline(always)]
     fn chunk(
         &self,
         top: usize,
@@ -318,13 +319,21 @@ impl StartWalk<'_> {
             chunk.refuse();
             *failure = Some(Failure::Panicked(payload));
         }
+        if end > 0 || failure.is_some() {
+            self.go_on(end, &chunk, over, failure);
+        }
+    }
+
+    /// Goes on below a chunk, or undoes it.
+    #[inline(never)]
+    fn go_on(&self, end: usize, chunk: &Chunk<'_>, over: &mut dyn FnMut(), failure: &mut Option<Failure>) {
         if end > 0 && !matches!(failure, Some(Failure::Panicked(_))) {
             // Another stack frame notes the next positions.
-            return self.chunk(end, Some(&chunk), over, failure);
+            return self.chunk(end, Some(chunk), over, failure);
         }
         if failure.is_some() {
             over();
-            self.ends(&chunk, failure);
+            self.ends(chunk, failure);
         }
     }
 

@@ -41,6 +41,7 @@ impl Attempts {
     }
 
     /// A moment to give up at; on a machine without a clock it is past already.
+    #[inline]
     pub(super) fn deadline(self) -> Option<u64> {
         self.timeout.map(|timeout| platform::deadline(timeout).unwrap_or(0))
     }

@@ -30,11 +30,13 @@ pub(super) struct Held<'m, T> {
 
 impl<'m, T: Table> Held<'m, T> {
     /// Notes that this thread has a lock that callbacks of this space take.
+    #[inline]
     pub(super) fn new(guard: Guard<'m, State<T>>, space: u64) -> Self {
         Held { guard, outer: platform::exchange_locked(space) }
     }
 
     /// Runs somebody's code on the table.
+    #[inline]
     pub(super) fn run<R>(&mut self, code: impl FnOnce(&mut T) -> R) -> R {
         let State { table, in_doubt } = &mut *self.guard;
         if *in_doubt {
@@ -48,6 +50,7 @@ impl<'m, T: Table> Held<'m, T> {
 }
 
 impl<T> Drop for Held<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         platform::exchange_locked(self.outer);
     }

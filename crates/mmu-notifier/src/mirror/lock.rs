@@ -51,6 +51,7 @@ pub(crate) struct Guard<'l, T> {
 const FORK_BITS: u32 = 23;
 
 /// The word of the calling thread as a holder; above the forks its number, 0 if it cannot be told.
+#[inline]
 fn own_word() -> u64 {
     let thread = platform::thread_id();
     let forks = u64::from(fork::count()) & ((1 << FORK_BITS) - 1);
@@ -78,7 +79,19 @@ impl<T> Lock<T> {
     ///
     /// # Context
     /// May sleep.
+    #[inline]
     pub(crate) fn lock(&self, deadline: Option<u64>) -> Result<Guard<'_, T>, Denied> {
+        // Nobody waits first, in this process or another, and it is free: there is nothing else to look at.
+        if self.first.load(Ordering::Relaxed) as u32 == 0 {
+            if let Ok(guard) = self.try_lock() {
+                return Ok(guard);
+            }
+        }
+        self.lock_slowly(deadline)
+    }
+
+    #[cold]
+    fn lock_slowly(&self, deadline: Option<u64>) -> Result<Guard<'_, T>, Denied> {
         self.wait(deadline, || {
             // The holder before those that wait: its own thread must not wait for itself.
             self.look()?;
@@ -105,6 +118,7 @@ impl<T> Lock<T> {
     ///
     /// # Context
     /// Does not sleep.
+    #[inline]
     pub(crate) fn try_lock(&self) -> Result<Guard<'_, T>, Denied> {
         // ORDERING: acquire pairs with the release of the guard before.
         match self.holder.compare_exchange(0, own_word(), Ordering::Acquire, Ordering::Relaxed) {
@@ -129,11 +143,13 @@ impl<T> Lock<T> {
     }
 
     /// Says whether the calling thread has the lock.
+    #[inline]
     pub(crate) fn is_own(&self) -> bool {
         self.look() == Err(Denied::Own)
     }
 
     /// Says who would stand in the way.
+    #[inline]
     fn look(&self) -> Result<(), Denied> {
         match self.holder.load(Ordering::Relaxed) {
             0 => Ok(()),
@@ -176,6 +192,7 @@ fn in_this_process(first: u64) -> u64 {
 }
 
 /// Says what it means that a holder with this word has the lock.
+#[cold]
 fn denied(held: u64) -> Denied {
     let own = own_word();
     let thread = |word: u64| word >> (FORK_BITS + 1);
@@ -215,6 +232,7 @@ impl<T> DerefMut for Guard<'_, T> {
 }
 
 impl<T> Drop for Guard<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         // ORDERING: release, for the next holder's acquire.
         self.lock.holder.store(0, Ordering::Release);

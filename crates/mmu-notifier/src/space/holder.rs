@@ -74,6 +74,7 @@ impl AddressSpaceRef {
     }
 
     /// Says whether the space has a user.
+    #[inline]
     pub fn has_users(&self) -> bool {
         self.space().has_users()
     }

@@ -64,7 +64,7 @@ fn end_rest(
     platform::in_drop(|| end_single(space, started, &mut part, ending));
 }
 
-#[inline(never)]
+#[inline(always)]
 fn end_single(space: &Space, started: &Started, part: &mut Part, ending: Ending) {
     let Some(subscriptions) = space.subscriptions() else { return };
     trace::ending(subscriptions, slice::from_ref(part));

@@ -4,83 +4,93 @@
 
 use core::ptr::NonNull;
 
-use super::{Failure, Outcome, Part};
+use super::{Failure, Part};
 use crate::begun::Begun;
 use crate::diagnostics::{self, Rule};
-use crate::hazard::Claim;
 use crate::index::Batch;
 use crate::interval::{Answer, Node, Sequence, SequenceBy};
 use crate::invalidation::Invalidation;
-use crate::platform;
+use crate::platform::{self, Payload};
 use crate::subscriptions::Subscriptions;
 
-/// What a start has found so far of one range.
-pub(super) struct Hits<'b> {
-    pub(super) limit: u64,
-    pub(super) batch: &'b mut Batch,
-    pub(super) complete: bool,
+/// The first and second passes of one start over the intervals that it hits.
+pub(super) struct Pass<'p> {
+    subscriptions: &'p Subscriptions,
+    /// The highest order that is called.
+    limit: u64,
+    /// What was found so far of one range, and whether that is all.
+    batch: &'p mut Batch,
+    complete: bool,
     /// How many callbacks were called, over all ranges.
     pub(super) called: u64,
-}
-
-impl<'b> Hits<'b> {
-    /// Nothing is found yet.
-    pub(super) fn new(limit: u64, batch: &'b mut Batch) -> Self {
-        Hits { limit, batch, complete: false, called: 0 }
-    }
-}
-
-/// Calls everybody who is hit, until somebody refuses or panics, and makes the second passes.
-#[inline(always)]
-pub(super) fn call_intervals(
-    subscriptions: &Subscriptions,
-    parts: &[Part],
-    hits: &mut Hits<'_>,
-    outcome: &mut Outcome,
-) {
-    let mut pass = Pass { subscriptions, hits, begun: Begun::new(), failure: &mut outcome.failure };
-    let first = platform::catch(|| pass.call_all(parts));
-    if let Err(payload) = first {
-        *pass.failure = Some(Failure::Panicked(payload));
-    }
-    if pass.begun.is_due() {
-        pass.finish();
-    }
-    if let Some(claim) = parts.first().and_then(|part| part.claim(subscriptions)) {
-        claim.count(hits.called);
-    }
-}
-
-/// The first and second passes of one start over the intervals that it hits.
-struct Pass<'p, 'b> {
-    subscriptions: &'p Subscriptions,
-    hits: &'p mut Hits<'b>,
     begun: Begun,
-    failure: &'p mut Option<Failure>,
+    pub(super) failure: Option<Failure>,
 }
 
-impl Pass<'_, '_> {
-    /// Makes the first passes. What `hits` holds was found already, of the first range.
-    #[inline]
+impl<'p> Pass<'p> {
+    /// Nobody was called yet. What `batch` holds was found already, of the first range.
+    #[inline(always)]
+    pub(super) fn new(
+        subscriptions: &'p Subscriptions,
+        limit: u64,
+        batch: &'p mut Batch,
+        complete: bool,
+    ) -> Self {
+        Pass { subscriptions, limit, batch, complete, called: 0, begun: Begun::new(), failure: None }
+    }
+
+    /// Makes the first passes over one range, until somebody refuses or panics.
+    #[inline(always)]
+    pub(super) fn begin_one(&mut self, part: &Part) {
+        if let Err(payload) = platform::catch(|| _ = self.call(part)) {
+            self.fail(payload);
+        }
+    }
+
+    /// Makes those over several ranges.
+    pub(super) fn begin_all(&mut self, parts: &[Part]) {
+        if let Err(payload) = platform::catch(|| self.call_all(parts)) {
+            self.fail(payload);
+        }
+    }
+
+    /// Says whether there is nothing more to do: no second passes, nothing to undo.
+    #[inline(always)]
+    pub(super) fn is_over(&self) -> bool {
+        self.failure.is_none() && self.begun.is_empty()
+    }
+
+    /// Makes the second passes, if any are due, and counts the hits.
+    pub(super) fn finish_all(&mut self, parts: &[Part]) {
+        if self.begun.is_due() {
+            self.finish();
+        }
+        if let Some(claim) = parts.first().and_then(|part| part.claim(self.subscriptions)) {
+            claim.count(self.called);
+        }
+    }
+
+    #[cold]
+    fn fail(&mut self, payload: Payload) {
+        self.failure = Some(Failure::Panicked(payload));
+    }
+
     fn call_all(&mut self, parts: &[Part]) {
         for part in parts {
-            let Some(claim) = part.claim(self.subscriptions) else { continue };
-            if !self.call(claim, part) {
+            if part.claim(self.subscriptions).is_some() && !self.call(part) {
                 return;
             }
-            self.hits.batch.clear();
-            self.hits.complete = false;
+            self.batch.clear();
+            self.complete = false;
         }
     }
 
     /// Calls everybody in one range; false if somebody refused.
-    #[inline]
-    fn call(&mut self, claim: Claim<'_>, part: &Part) -> bool {
-        loop {
-            let complete = self.hits.complete;
+    #[inline(always)]
+    fn call(&mut self, part: &Part) -> bool {
+        while !self.complete {
             // Before the callbacks run, which may free what they remove.
-            let last = self.hits.batch.as_slice().last().filter(|_| !complete);
-            let after = last.map(|&last| {
+            let after = self.batch.as_slice().last().map(|&last| {
                 // SAFETY: found by this start, which is in phase calling (I6).
                 let last = unsafe { &*last };
                 (last.bounds().0, last.order())
@@ -88,33 +98,31 @@ impl Pass<'_, '_> {
             if !self.call_batch(part) {
                 return false;
             }
-            if complete {
-                return true;
-            }
-            self.search_on(claim, part, after);
+            self.search_on(part, after);
         }
+        self.call_batch(part)
     }
 
     /// Looks for the next hits, behind those that were called.
     #[inline(never)]
-    fn search_on(&mut self, claim: Claim<'_>, part: &Part, after: Option<(u64, u64)>) {
+    fn search_on(&mut self, part: &Part, after: Option<(u64, u64)>) {
+        let Some(claim) = part.claim(self.subscriptions) else { return self.complete = true };
         claim.pin(self.subscriptions.index.epoch());
-        self.hits.batch.clear();
+        self.batch.clear();
         let bounds = part.invalidation.range().bounds();
-        self.hits.complete = self.subscriptions.index.search(bounds, after, self.hits.batch);
+        self.complete = self.subscriptions.index.search(bounds, after, self.batch);
         claim.unpin();
     }
 
     #[inline(always)]
     fn call_batch(&mut self, part: &Part) -> bool {
-        let Hits { limit, batch, called, .. } = &mut *self.hits;
-        let (invalidation, owner) = (&part.invalidation, part.owner());
-        for &node in batch.as_slice() {
+        let (invalidation, owner, limit) = (&part.invalidation, part.owner(), self.limit);
+        for &node in self.batch.as_slice() {
             // SAFETY: what a search finds is not null.
             let node = unsafe { NonNull::new_unchecked(node.cast_mut()) };
             // SAFETY: found by this start, which is in phase calling (I6).
             let hit = unsafe { node.as_ref() };
-            let Some(callbacks) = hit.callbacks_for(*limit) else { continue };
+            let Some(callbacks) = hit.callbacks_for(limit) else { continue };
             // CONTRACT C3.12: an invalidation of its own leaves its tokens fresh.
             if owner != 0 && owner == hit.owner() {
                 continue;
@@ -122,13 +130,13 @@ impl Pass<'_, '_> {
             if callbacks.sequence == SequenceBy::Start {
                 hit.hit(part.identity());
             }
-            *called += 1;
+            self.called += 1;
             // SAFETY: the table is that of the node, which this start found.
             match unsafe { (callbacks.invalidate)(node, invalidation, Sequence(part.identity())) } {
                 Answer::Done => {}
                 Answer::Begun => begin(&mut self.begun, node, invalidation),
                 Answer::Refused if !invalidation.is_blockable() => {
-                    *self.failure = Some(Failure::Refused);
+                    self.failure = Some(Failure::Refused);
                     return false;
                 }
                 // CONTRACT C5.2: a bug, taken as accepted.
@@ -151,8 +159,8 @@ impl Pass<'_, '_> {
                 }
             });
             // CONTRACT C7.2: the first panic goes on after the rest of the walk.
-            if let (Err(payload), None | Some(Failure::Refused)) = (second, &*self.failure) {
-                *self.failure = Some(Failure::Panicked(payload));
+            if let (Err(payload), None | Some(Failure::Refused)) = (second, &self.failure) {
+                self.failure = Some(Failure::Panicked(payload));
             }
         }
     }

@@ -24,6 +24,12 @@ impl Compare {
         super::up_to(keys, bound)
     }
 
+    /// Of keys that ascend, how many are at most `bound`.
+    #[inline]
+    pub(in crate::index) fn count_up_to(self, keys: &Words, bound: u64) -> usize {
+        super::count_up_to(keys, bound)
+    }
+
     /// There is no instruction for this.
     #[inline]
     pub(in crate::index) fn prefetch(self, _address: *const ()) {}

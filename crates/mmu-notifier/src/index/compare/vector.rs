@@ -10,7 +10,7 @@
 use core::arch::asm;
 use core::mem::offset_of;
 
-use super::{Words, overlapping, up_to};
+use super::{Words, count_up_to, overlapping, up_to};
 use crate::index::page::Page;
 
 /// How entries are compared on this machine.
@@ -21,7 +21,7 @@ use crate::index::page::Page;
 pub(in crate::index) enum Compare {
     /// One after the other.
     Scalar,
-    /// Four at a time.
+    /// Four at a time, with AVX2 and POPCNT.
     Avx2,
     /// Eight at a time.
     Avx512,
@@ -32,7 +32,7 @@ impl Compare {
     pub(in crate::index) fn best() -> Self {
         if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512bw") {
             Compare::Avx512
-        } else if std::is_x86_feature_detected!("avx2") {
+        } else if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("popcnt") {
             Compare::Avx2
         } else {
             Compare::Scalar
@@ -61,6 +61,18 @@ impl Compare {
             Compare::Avx2 => !unsafe { avx2::outside(keys, keys, 0, bound) },
             // SAFETY: by the invariant.
             Compare::Avx512 => unsafe { avx512::up_to(keys, bound) },
+        }
+    }
+
+    /// Of keys that ascend, how many are at most `bound`.
+    #[inline]
+    pub(in crate::index) fn count_up_to(self, keys: &Words, bound: u64) -> usize {
+        match self {
+            Compare::Scalar => count_up_to(keys, bound),
+            // SAFETY: by the invariant.
+            Compare::Avx2 => unsafe { avx2::count_up_to(keys, bound) },
+            // SAFETY: by the invariant.
+            Compare::Avx512 => unsafe { avx512::up_to(keys, bound) }.trailing_ones() as usize,
         }
     }
 
@@ -154,42 +166,75 @@ mod avx2 {
 
     use super::Words;
 
+    /// AVX2 compares signed numbers: with the highest bit flipped they stand in the order of unsigned ones.
+    const FLIP: u64 = 1 << 63;
+
+    /// Eight entries, from `at` bytes on: into `to` a double word each, all ones if it is outside. Those at 2 and 3 change
+    /// places with those at 4 and 5.
+    macro_rules! eight_outside {
+        ($to:literal, $at:literal) => {
+            concat!(
+                "vpxor ymm3, ymm2, [{keys} + ",
+                $at,
+                "]\n",
+                "vpxor ymm4, ymm2, [{maxima} + ",
+                $at,
+                "]\n",
+                "vpcmpgtq ymm3, ymm3, ymm1\n",
+                "vpcmpgtq ymm4, ymm0, ymm4\n",
+                "vpor ymm3, ymm3, ymm4\n",
+                "vpxor ymm5, ymm2, [{keys} + ",
+                $at,
+                " + 32]\n",
+                "vpxor ymm6, ymm2, [{maxima} + ",
+                $at,
+                " + 32]\n",
+                "vpcmpgtq ymm5, ymm5, ymm1\n",
+                "vpcmpgtq ymm6, ymm0, ymm6\n",
+                "vpor ymm5, ymm5, ymm6\n",
+                "vshufps ",
+                $to,
+                ", ymm3, ymm5, 0x88"
+            )
+        };
+    }
+
     /// The entries whose key is above `last` or whose maximum is below `first`.
     ///
     /// # Safety
     /// The processor has AVX2.
     #[inline]
     pub(super) unsafe fn outside(keys: &Words, maxima: &Words, first: u64, last: u64) -> u32 {
-        // AVX2 compares signed numbers: with the highest bit flipped they stand in the order of unsigned ones.
-        const FLIP: u64 = 1 << 63;
         let found: u32;
         // SAFETY: it reads the two arrays only, and what it changes is named; vzeroupper clears the upper half of
         // each of the sixteen.
         unsafe {
             asm!(
-                "vmovq xmm0, {last}",
+                "vmovq xmm0, {first}",
                 "vpbroadcastq ymm0, xmm0",
-                "vmovq xmm1, {first}",
+                "vmovq xmm1, {last}",
                 "vpbroadcastq ymm1, xmm1",
-                "vmovq xmm4, {flip}",
-                "vpbroadcastq ymm4, xmm4",
-                "xor {found:e}, {found:e}",
-                "mov {at:e}, 224",
-                "2:",
-                "vpxor ymm2, ymm4, [{keys} + {at}]",
-                "vpcmpgtq ymm2, ymm2, ymm0",
-                "vpxor ymm3, ymm4, [{maxima} + {at}]",
-                "vpcmpgtq ymm3, ymm1, ymm3",
-                "vpor ymm2, ymm2, ymm3",
-                "vmovmskpd {four:e}, ymm2",
-                "shl {found:e}, 4",
-                "or {found:e}, {four:e}",
-                "sub {at:e}, 32",
-                "jns 2b",
+                "vmovq xmm2, {flip}",
+                "vpbroadcastq ymm2, xmm2",
+                eight_outside!("ymm8", "0"),
+                eight_outside!("ymm9", "64"),
+                eight_outside!("ymm10", "128"),
+                eight_outside!("ymm11", "192"),
+                // A byte for each; then the pairs of the two halves in turn, which is their order.
+                "vpackssdw ymm8, ymm8, ymm9",
+                "vpackssdw ymm10, ymm10, ymm11",
+                "vpacksswb ymm8, ymm8, ymm10",
+                "vextracti128 xmm9, ymm8, 1",
+                "vpunpcklwd xmm10, xmm8, xmm9",
+                "vpunpckhwd xmm11, xmm8, xmm9",
+                "vpmovmskb {found:e}, xmm10",
+                "vpmovmskb {upper:e}, xmm11",
+                "shl {upper:e}, 16",
+                "or {found:e}, {upper:e}",
                 "vzeroupper",
                 keys = in(reg) keys, maxima = in(reg) maxima,
                 first = in(reg) first ^ FLIP, last = in(reg) last ^ FLIP, flip = in(reg) FLIP,
-                found = out(reg) found, four = out(reg) _, at = out(reg) _,
+                found = lateout(reg) found, upper = out(reg) _,
                 out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
                 out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
                 out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
@@ -198,16 +243,72 @@ mod avx2 {
         }
         found
     }
+
+    /// Eight keys, from `at` bytes on: into `to` a double word each, all ones if it is above the bound.
+    macro_rules! eight_above {
+        ($to:literal, $at:literal) => {
+            concat!(
+                "vpxor ymm3, ymm2, [{keys} + ",
+                $at,
+                "]\n",
+                "vpxor ymm4, ymm2, [{keys} + ",
+                $at,
+                " + 32]\n",
+                "vpcmpgtq ymm3, ymm3, ymm0\n",
+                "vpcmpgtq ymm4, ymm4, ymm0\n",
+                "vshufps ",
+                $to,
+                ", ymm3, ymm4, 0x88"
+            )
+        };
+    }
+
+    /// How many keys are at most `bound`.
+    ///
+    /// # Safety
+    /// The processor has AVX2 and POPCNT.
+    #[inline]
+    pub(super) unsafe fn count_up_to(keys: &Words, bound: u64) -> usize {
+        let above: u32;
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "vmovq xmm0, {bound}",
+                "vpbroadcastq ymm0, xmm0",
+                "vmovq xmm2, {flip}",
+                "vpbroadcastq ymm2, xmm2",
+                eight_above!("ymm8", "0"),
+                eight_above!("ymm9", "64"),
+                eight_above!("ymm10", "128"),
+                eight_above!("ymm11", "192"),
+                // A byte for each, in whatever order.
+                "vpackssdw ymm8, ymm8, ymm9",
+                "vpackssdw ymm10, ymm10, ymm11",
+                "vpacksswb ymm8, ymm8, ymm10",
+                "vpmovmskb {above:e}, ymm8",
+                "popcnt {above:e}, {above:e}",
+                "vzeroupper",
+                keys = in(reg) keys, bound = in(reg) bound ^ FLIP, flip = in(reg) FLIP, above = lateout(reg) above,
+                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
+                out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+                out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+                options(readonly, nostack)
+            );
+        }
+        keys.len() - above as usize
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::page::FAN;
     use crate::sync::AtomicU64;
 
     /// What there is here beside the scalar code; the best one is tried, and AVX2 wherever it is.
     fn kinds() -> impl Iterator<Item = Compare> {
-        let avx2 = std::is_x86_feature_detected!("avx2").then_some(Compare::Avx2);
+        let popcnt = std::is_x86_feature_detected!("popcnt");
+        let avx2 = (popcnt && std::is_x86_feature_detected!("avx2")).then_some(Compare::Avx2);
         [Some(Compare::best()), avx2].into_iter().flatten()
     }
 
@@ -237,6 +338,15 @@ mod tests {
             for kind in kinds() {
                 assert_eq!(kind.overlapping(keys, maxima, first, last), overlapping, "{kind:?}");
                 assert_eq!(kind.up_to(keys, last), up_to, "{kind:?}");
+            }
+            let mut ascending = core::array::from_fn::<u64, FAN, _>(|_| random());
+            ascending.sort_unstable();
+            let page = Page([ascending.map(AtomicU64::new), Default::default()]);
+            for bound in [random(), ascending[random() as usize % FAN]] {
+                let count = Compare::Scalar.count_up_to(&page.0[0], bound);
+                for kind in kinds() {
+                    assert_eq!(kind.count_up_to(&page.0[0], bound), count, "{kind:?}");
+                }
             }
         }
     }
