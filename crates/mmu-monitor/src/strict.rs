@@ -11,6 +11,8 @@ use core::cell::Cell;
 use core::fmt::{self, Write};
 use std::thread_local;
 
+use mmu_notifier::diagnostics;
+
 use crate::call::Call;
 use crate::kernel::system_call;
 
@@ -82,10 +84,11 @@ fn check(what: &str, layout: Layout) {
 
 #[cold]
 fn refuse(what: &str, layout: Layout, call: &Call) -> ! {
+    let who = diagnostics::calling().unwrap_or("a notifier");
     let [first, second, ..] = call.arguments;
     _ = writeln!(
         Stderr,
-        "mmu-monitor: a callback {what} {} bytes in the middle of system call {}({first:#x}, {second:#x}, ..): callbacks \
+        "mmu-monitor: a callback of {who} {what} {} bytes in the middle of system call {}({first:#x}, {second:#x}, ..): callbacks \
          must not allocate or free",
         layout.size(),
         call.number

@@ -14,7 +14,7 @@ use crate::address::Range;
 use crate::frame::{self, Kind};
 use crate::hazard::{ACTIVE, Hazard, PHASE};
 use crate::interval::Node;
-use crate::platform::{self, with_context};
+use crate::platform::{self, Context, with_context};
 use crate::scan::{Own, Scan, Wanted};
 use crate::subscriptions::Subscriptions;
 
@@ -159,6 +159,33 @@ fn report_with(report: Report) {
         let hook = unsafe { core::mem::transmute::<*mut (), Hook>(hook) };
         hook(&report);
     }
+}
+
+/// The type of the notifier whose callback runs in this thread, the innermost one. Known where [`ENABLED`] says so, and
+/// not of those whose memory is their user's own.
+pub fn calling() -> Option<&'static str> {
+    with_context(|context| context.and_then(Context::calling))
+}
+
+/// Runs a callback of a notifier of type `N`, and lets [`calling`] know.
+#[inline]
+pub(crate) fn call<N, R>(callback: impl FnOnce() -> R) -> R {
+    /// Notes again what was noted before, also when a panic passes.
+    struct Outer(Option<&'static str>);
+
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            with_context(|context| context.into_iter().for_each(|context| context.set_calling(self.0)));
+        }
+    }
+
+    if !ENABLED {
+        return callback();
+    }
+    let _outer = Outer(calling());
+    let name = core::any::type_name::<N>();
+    with_context(|context| context.into_iter().for_each(|context| context.set_calling(Some(name))));
+    callback()
 }
 
 /// Checks a call that may sleep.

@@ -84,6 +84,8 @@ pub struct Context {
     /// The space of the mirror whose lock this thread took last and still has; 0 if it has none.
     locked: Cell<u64>,
     frames: Cell<*const Frame>,
+    /// The type of the notifier whose callback runs, where that is noted.
+    calling: Cell<Option<&'static str>>,
     remembered: [Cell<(u64, *const Hazard)>; REMEMBERED],
 }
 
@@ -95,6 +97,7 @@ impl Context {
             id: Cell::new(0),
             locked: Cell::new(0),
             frames: Cell::new(ptr::null()),
+            calling: Cell::new(None),
             remembered: [const { Cell::new((0, ptr::null())) }; REMEMBERED],
         }
     }
@@ -152,6 +155,14 @@ impl Context {
 
     pub(crate) fn set_frames(&self, frame: *const Frame) {
         self.frames.set(frame);
+    }
+
+    pub(crate) fn calling(&self) -> Option<&'static str> {
+        self.calling.get()
+    }
+
+    pub(crate) fn set_calling(&self, notifier: Option<&'static str>) {
+        self.calling.set(notifier);
     }
 
     /// The record that was [remembered](Self::remember) for the space `id`, which is never used twice.

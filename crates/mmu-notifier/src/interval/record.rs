@@ -10,6 +10,7 @@ use core::ptr::NonNull;
 use super::node::{Callbacks, Node, Sequence, SequenceBy};
 use super::{Answer, Notifier, Options};
 use crate::address::Range;
+use crate::diagnostics;
 use crate::invalidation::Invalidation;
 use crate::memory::{try_box, try_box_made};
 use crate::space::AddressSpaceRef;
@@ -181,7 +182,7 @@ unsafe fn invalidate<N: Notifier, R: Record<N>>(
     let first = unsafe { R::first(node) };
     // SAFETY: the first record goes with the last node that leads to it.
     let root = unsafe { &(*first.as_ptr()).root };
-    root.notifier.invalidate(what, seq)
+    diagnostics::call::<N, _>(|| root.notifier.invalidate(what, seq))
 }
 
 /// # Safety
@@ -191,5 +192,5 @@ unsafe fn finish<N: Notifier, R: Record<N>>(node: NonNull<Node>, what: &Invalida
     let first = unsafe { R::first(node) };
     // SAFETY: the first record goes with the last node that leads to it.
     let root = unsafe { &(*first.as_ptr()).root };
-    root.notifier.finish(what);
+    diagnostics::call::<N, _>(|| root.notifier.finish(what));
 }

@@ -11,10 +11,10 @@ use core::ptr::NonNull;
 
 use super::leave;
 use super::node::{Callbacks, Key, Node, Young};
-use super::{GetError, Lookup, Notifier, RegisterError, RegisterErrorKind, WouldBlock};
+use super::{GetError, Lookup, Notifier, RegisterError, RegisterErrorKind};
+use crate::diagnostics;
 use crate::frees;
 use crate::hung::{Finish, Hung, When};
-use crate::invalidation::Invalidation;
 use crate::map_lock::MapLockGuard;
 use crate::platform;
 use crate::scan::{Own, Wanted};
@@ -31,12 +31,12 @@ struct Record<N> {
 
 impl<N: Notifier> Record<N> {
     const CALLBACKS: &'static Callbacks = &Callbacks {
-        release: |node| notifier::<N>(&node).release(),
-        start: start::<N>,
-        end: |node, invalidation| notifier::<N>(&node).invalidate_range_end(invalidation),
-        invalidate_range: |node, range| notifier::<N>(&node).invalidate_range(range),
-        young: young::<N>,
-        change_pte: |node, address, pte| notifier::<N>(&node).change_pte(address, pte),
+        release: |node| call(&node, N::release),
+        start: |node, what| call(&node, |notifier: &N| notifier.invalidate_range_start(what)),
+        end: |node, what| call(&node, |notifier: &N| notifier.invalidate_range_end(what)),
+        invalidate_range: |node, range| call(&node, |notifier: &N| notifier.invalidate_range(range)),
+        young: |node, question| call(&node, |notifier: &N| young(notifier, question)),
+        change_pte: |node, address, pte| call(&node, |notifier: &N| notifier.change_pte(address, pte)),
     };
 
     fn shared_key(key: u64) -> Key {
@@ -50,12 +50,13 @@ fn notifier<N>(node: &NonNull<Node>) -> &N {
     unsafe { &(*node.cast::<Record<N>>().as_ptr()).notifier }
 }
 
-fn start<N: Notifier>(node: NonNull<Node>, invalidation: &Invalidation) -> Result<(), WouldBlock> {
-    notifier::<N>(&node).invalidate_range_start(invalidation)
+/// Calls back.
+#[inline(always)]
+fn call<N: Notifier, R>(node: &NonNull<Node>, callback: impl FnOnce(&N) -> R) -> R {
+    diagnostics::call::<N, R>(|| callback(notifier(node)))
 }
 
-fn young<N: Notifier>(node: NonNull<Node>, question: Young) -> bool {
-    let notifier = notifier::<N>(&node);
+fn young(notifier: &impl Notifier, question: Young) -> bool {
     match question {
         Young::ClearFlush(range) => notifier.clear_flush_young(range),
         Young::Clear(range) => notifier.clear_young(range),
