@@ -108,6 +108,30 @@ fn every_call_of_the_header() {
     linked("g++", "-std=gnu++17");
 }
 
+#[test]
+fn loaded_while_threads_run() {
+    if let Some(program) = compile("gcc", "-std=gnu11", "late.c", &[]) {
+        let output = run(Command::new(&program.0).arg(library()).env_remove("MMU_MONITOR"));
+        print!("{}", errors(output));
+    }
+}
+
+#[test]
+fn the_stack_of_a_small_thread_is_enough() {
+    // Frames of a debug build are larger than threads of 16 KiB have room for; the numbers are printed all the same.
+    const MOST: u64 = if cfg!(debug_assertions) { 24 << 10 } else { 8 << 10 };
+    // Symbols are bound before, lest the linker's own work be measured.
+    let Some(program) = compile("gcc", "-std=gnu11", "stack.c", &["-Wl,-z,now"]) else { return };
+    let mut command = Command::new(&program.0);
+    // With a subscriber, the report's.
+    let output = run(command.env("LD_PRELOAD", library()).env("MMU_MONITOR_REPORT", "stderr"));
+    let text = String::from_utf8(output.stdout).expect("it is text");
+    let words: Vec<_> = text.split_whitespace().collect();
+    println!("{}{text}", String::from_utf8_lossy(&output.stderr));
+    let most = number(&words, words.iter().position(|word| *word == "bytes").map(|place| place - 1));
+    assert!((1..=MOST).contains(&most), "{text}");
+}
+
 /// The program `closed` with its library, under the preload.
 fn closed(what: &[(&str, &str)]) -> Option<Output> {
     let program = compile("gcc", "-std=gnu11", "closed.c", &[])?;
