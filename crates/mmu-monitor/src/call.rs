@@ -160,8 +160,17 @@ fn event_of(advice: usize) -> Option<Event> {
     }
 }
 
+/// Advice that changes a file, or moves its pages: they may be mapped at other addresses too, by now or in a moment.
+fn goes_by_file(advice: usize) -> bool {
+    matches!(advice as c_int, libc::MADV_REMOVE | libc::MADV_COLLAPSE)
+}
+
 fn advise(start: usize, length: usize, advice: usize) -> Effect {
-    event_of(advice).map_or(Effect::Nothing, |event| Effect::of(event, start, length))
+    let Some(event) = event_of(advice) else { return Effect::Nothing };
+    match Effect::of(event, start, length) {
+        Effect::One(named) if goes_by_file(advice) => Effect::One(Change { range: Range::ALL, ..named }),
+        effect => effect,
+    }
 }
 
 /// One range around all those of an array of `iovec`.
@@ -202,4 +211,24 @@ fn attach(identifier: usize, start: usize, flags: usize) -> Effect {
     let start = if flags & ROUND == 0 { start } else { start & !(PAGE - 1) };
     let length = kernel::segment_size(identifier as c_int).unwrap_or(usize::MAX);
     unmapped(huge_pages(start, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn advice(advice: c_int, length: usize) -> Effect {
+        let arguments = [0x10000, length, advice as usize, 0, 0, 0];
+        Call { number: libc::SYS_madvise as usize, arguments }.effect()
+    }
+
+    #[test]
+    fn what_a_hole_in_a_file_takes_away_lies_anywhere() {
+        let whole = Effect::One(Change { range: Range::ALL, event: Event::Clear });
+        assert_eq!(advice(libc::MADV_REMOVE, PAGE), whole);
+        assert_eq!(advice(libc::MADV_COLLAPSE, PAGE), whole);
+        assert_eq!(advice(libc::MADV_DONTNEED, PAGE), Effect::of(Event::Clear, 0x10000, PAGE));
+        assert_eq!(advice(libc::MADV_REMOVE, 0), Effect::Nothing);
+        assert_eq!(advice(libc::MADV_WILLNEED, PAGE), Effect::Nothing);
+    }
 }
