@@ -30,16 +30,16 @@ impl Churn {
             return None;
         }
         let scratch = Scratch::make(name);
-        let source = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c").join(name);
-        let gcc = |to: &Path, more: &[&str], from: &str| {
+        let source = |name: &&str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c").join(name);
+        let gcc = |to: &Path, more: &[&str], from: &[&str]| {
             let mut gcc = Command::new("gcc");
             gcc.args(["-g", "-O1", "-std=gnu11", "-Wall", "-Wextra", "-Werror"]).args(more).arg("-o").arg(to);
-            finish("gcc", gcc.arg(source(from)).args(["-pthread", "-ldl"]));
+            finish("gcc", gcc.args(from.iter().map(source)).args(["-pthread", "-ldl"]));
         };
-        gcc(&scratch.0.join("churn"), &[], "churn.c");
+        gcc(&scratch.0.join("churn"), &[], &["churn.c", "arena.c"]);
         let plugins: Vec<_> =
             (0..PLUGINS).map(|number| scratch.0.join(format!("plugin{number}.so"))).collect();
-        gcc(&plugins[0], &["-shared", "-fPIC"], "plugin.c");
+        gcc(&plugins[0], &["-shared", "-fPIC"], &["plugin.c"]);
         for plugin in &plugins[1..] {
             std::fs::copy(&plugins[0], plugin).expect("there is room");
         }
@@ -81,6 +81,15 @@ fn the_kernel_tells_nothing_that_the_monitor_does_not() {
     let Some(churn) = Churn::compile("truth") else { return };
     for (name, allocator) in allocators() {
         covered(&format!("churn {name}"), 2000, allocator.as_deref(), &mut churn.command(1, 600));
+    }
+}
+
+#[test]
+fn a_program_leaves_while_its_threads_are_busy() {
+    let Some(churn) = Churn::compile("leave") else { return };
+    for seed in 1..4 {
+        covered("leave", 200, None, &mut churn.command(seed, 0));
+        assert!(!counted("leave", None, &mut churn.command(seed, 0)).is_empty());
     }
 }
 

@@ -2,171 +2,27 @@
 /*
  * Threads that change the mappings of their process in all ways at once, under signals whose handler does it too.
  *
- *     churn SEED THREADS ROUNDS [PLUGIN...]
+ *     churn SEED THREADS ROUNDS [PLUGIN...]	with 0 rounds it leaves while its threads are busy
  *
  * Each thread has an arena of pages and knows what stands in each: a number that it wrote, zero after a discard, or that
  * the page must not be touched. Every round changes some of it and then looks at all, so that a call that was made
  * otherwise than asked for is found. The seed is printed; it gives each thread the same calls, in whatever order.
  */
-#define _GNU_SOURCE
+#include "churn.h"
+
 #include <dlfcn.h>
-#include <errno.h>
+#include <limits.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/shm.h>
 #include <sys/time.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
-#include <unistd.h>
-
-#define PAGE 4096ul
-#define PAGES 64ul
-#define CLOSED UINT64_MAX
-
-struct arena {
-	unsigned long seed;
-	unsigned char *memory;
-	uint64_t holds[PAGES];
-};
 
 static char **plugins;
 static int plugin_count, rounds;
 static unsigned long signals;
-
-#define must(condition) \
-	do { \
-		if (!(condition)) { \
-			fprintf(stderr, "churn.c:%d: %s (%s)\n", __LINE__, #condition, strerror(errno)); \
-			_exit(1); \
-		} \
-	} while (0)
-
-static unsigned long below(struct arena *arena, unsigned long limit)
-{
-	arena->seed ^= arena->seed << 13;
-	arena->seed ^= arena->seed >> 7;
-	arena->seed ^= arena->seed << 17;
-	return (arena->seed >> 11) % limit;
-}
-
-static void *map(void *place, unsigned long length, int flags)
-{
-	void *memory = mmap(place, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
-
-	must(memory != MAP_FAILED);
-	return memory;
-}
-
-static uint64_t *word(struct arena *arena, unsigned long page)
-{
-	return (uint64_t *)(arena->memory + page * PAGE);
-}
-
-static void fill(struct arena *arena, unsigned long page, unsigned long count)
-{
-	for (; count--; page++) {
-		if (arena->holds[page] != CLOSED)
-			*word(arena, page) = arena->holds[page] = below(arena, 1ul << 40) + 1;
-	}
-}
-
-static void look(struct arena *arena)
-{
-	for (unsigned long page = 0; page < PAGES; page++) {
-		if (arena->holds[page] != CLOSED)
-			must(*word(arena, page) == arena->holds[page]);
-	}
-}
-
-static void set(struct arena *arena, unsigned long page, unsigned long count, uint64_t value)
-{
-	while (count--)
-		arena->holds[page++] = value;
-}
-
-/* A part of the arena, opened again with new memory. */
-static void renew(struct arena *arena, unsigned long page, unsigned long count)
-{
-	must(map(word(arena, page), count * PAGE, MAP_FIXED) == (void *)word(arena, page));
-	set(arena, page, count, 0);
-	fill(arena, page, count);
-}
-
-static void discard(struct arena *arena, unsigned long page, unsigned long count)
-{
-	must(madvise(word(arena, page), count * PAGE, MADV_DONTNEED) == 0);
-	for (; count--; page++) {
-		if (arena->holds[page] != CLOSED)
-			arena->holds[page] = 0;
-	}
-}
-
-static void protect(struct arena *arena, unsigned long page, unsigned long count)
-{
-	must(mprotect(word(arena, page), count * PAGE, PROT_NONE) == 0);
-	set(arena, page, count, CLOSED);
-	if (below(arena, 2)) {
-		must(mprotect(word(arena, page), count * PAGE, PROT_READ | PROT_WRITE) == 0);
-		renew(arena, page, count);
-	}
-}
-
-static void unmap_and_map(struct arena *arena, unsigned long page, unsigned long count)
-{
-	/* The place stays reserved, so that no other thread gets it. */
-	void *over = mmap(word(arena, page), count * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-
-	must(over == (void *)word(arena, page));
-	renew(arena, page, count);
-}
-
-/* Away and back again: what stood there still does. The place stays reserved meanwhile. */
-static void move(struct arena *arena, unsigned long page, unsigned long count)
-{
-	const int keep = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
-	unsigned char *other = map(NULL, count * PAGE, 0);
-	void *place = word(arena, page);
-
-	must(mremap(place, count * PAGE, count * PAGE, keep, other) == other);
-	must(*(uint64_t *)place == 0);
-	must(mremap(other, count * PAGE, count * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, place) == place);
-}
-
-static void grow_and_shrink(struct arena *arena)
-{
-	unsigned long pages = below(arena, 40) + 2;
-	unsigned char *memory = map(NULL, pages * PAGE, 0), *grown;
-
-	memory[0] = 7;
-	grown = mremap(memory, pages * PAGE, 3 * pages * PAGE, MREMAP_MAYMOVE);
-	must(grown != MAP_FAILED && grown[0] == 7);
-	must(mremap(grown, 3 * pages * PAGE, PAGE, 0) == grown && grown[0] == 7);
-	must(munmap(grown, PAGE) == 0);
-}
-
-static void advise_array(struct arena *arena, unsigned long page, unsigned long count)
-{
-	struct iovec parts[2] = { { word(arena, page), PAGE }, { word(arena, page + count - 1), PAGE } };
-
-	/* The kernel may refuse; then nothing has changed. */
-	(void)process_madvise(-1, parts, 2, MADV_COLD, 0);
-	(void)madvise(word(arena, page), count * PAGE, MADV_PAGEOUT);
-}
-
-static void failing(struct arena *arena)
-{
-	must(munmap((void *)1, PAGE) == -1 && errno == EINVAL);
-	must(mprotect(arena->memory + 1, PAGE, PROT_READ) == -1 && errno == EINVAL);
-	must(madvise(arena->memory, PAGE, 12345) == -1 && errno == EINVAL);
-	must(shmdt(arena->memory) == -1 && errno == EINVAL);
-}
 
 static void heap(struct arena *arena)
 {
@@ -189,21 +45,6 @@ static void heap(struct arena *arena)
 	if (below(arena, 4) == 0)
 		malloc_trim(0);
 #endif
-}
-
-static void segment(void)
-{
-	int identifier = shmget(IPC_PRIVATE, 4 * PAGE, 0600);
-	unsigned char *memory;
-
-	/* The machine may have no more of them. */
-	if (identifier < 0)
-		return;
-	memory = shmat(identifier, NULL, 0);
-	must(shmctl(identifier, IPC_RMID, NULL) == 0);
-	must(memory != (void *)-1);
-	memory[0] = 1;
-	must(shmdt(memory) == 0);
 }
 
 static void plugin(struct arena *arena)
@@ -236,6 +77,8 @@ static void fork_child(struct arena *arena)
 	if (child == 0) {
 		/* A copy: what the child does is nothing to the parent. */
 		look(arena);
+		heap(arena);
+		grow_and_shrink(arena);
 		must(munmap(arena->memory, PAGES * PAGE) == 0);
 		_exit(0);
 	}
@@ -286,40 +129,58 @@ static void on_signal(int number)
 	errno = kept;
 }
 
+/* How often what is done, in a thousand rounds. */
+enum { RENEW = 130, DISCARD = 130, GUARD = 40, PROTECT = 100, UNMAP = 100, MOVE = 30, ARRAY = 50, FAILING = 50, GROW = 90,
+       HEAP = 170, HUGE = 15, SEGMENT = 25, SHARED = 20, THREAD = 20, PLUGIN = 20, FORK = 7, SPAWN = 3 };
+
+/* Whether it is the turn of something with that share. */
+static int is(unsigned long *turn, unsigned long share)
+{
+	unsigned long before = *turn;
+
+	*turn -= share;
+	return before < share;
+}
+
 static void one_round(struct arena *arena)
 {
-	unsigned long page = below(arena, PAGES - 8), count = below(arena, 8) + 1, what = below(arena, 1000);
+	unsigned long page = below(arena, PAGES - 8), count = below(arena, 7) + 1, turn = below(arena, 1000);
 
-	if (what < 150)
+	if (is(&turn, RENEW))
 		renew(arena, page, count);
-	else if (what < 300)
+	else if (is(&turn, DISCARD))
 		discard(arena, page, count);
-	else if (what < 400)
+	else if (is(&turn, GUARD))
+		guard(arena, page, count);
+	else if (is(&turn, PROTECT))
 		protect(arena, page, count);
-	else if (what < 500)
+	else if (is(&turn, UNMAP))
 		unmap_and_map(arena, page, count);
-	else if (what < 600)
-		grow_and_shrink(arena);
-	else if (what < 650)
-		failing(arena);
-	else if (what < 700)
-		advise_array(arena, page, count);
-	else if (what < 900)
-		heap(arena);
-	else if (what < 930)
-		segment();
-	else if (what < 960)
-		other_thread();
-	else if (what < 980)
-		plugin(arena);
-	else if (what < 990)
-		fork_child(arena);
-	else if (what < 993)
-		spawn_child();
-	else {
+	else if (is(&turn, MOVE)) {
 		renew(arena, page, count);
 		move(arena, page, count);
-	}
+	} else if (is(&turn, ARRAY))
+		advise_array(arena, page, count);
+	else if (is(&turn, FAILING))
+		failing(arena);
+	else if (is(&turn, GROW))
+		grow_and_shrink(arena);
+	else if (is(&turn, HEAP))
+		heap(arena);
+	else if (is(&turn, HUGE))
+		huge(arena);
+	else if (is(&turn, SEGMENT))
+		segment();
+	else if (is(&turn, SHARED))
+		shared();
+	else if (is(&turn, THREAD))
+		other_thread();
+	else if (is(&turn, PLUGIN))
+		plugin(arena);
+	else if (is(&turn, FORK))
+		fork_child(arena);
+	else
+		spawn_child();
 	look(arena);
 }
 
@@ -329,7 +190,7 @@ static void *churn(void *argument)
 
 	arena->memory = map(NULL, PAGES * PAGE, 0);
 	fill(arena, 0, PAGES);
-	for (int round = 0; round < rounds; round++)
+	for (int round = 0; rounds == 0 || round < rounds; round++)
 		one_round(arena);
 	must(munmap(arena->memory, PAGES * PAGE) == 0);
 	return NULL;
@@ -368,6 +229,11 @@ int main(int count, char **arguments)
 	sigaddset(&alarms, SIGALRM);
 	must(pthread_sigmask(SIG_BLOCK, &alarms, NULL) == 0);
 	ring(700);
+	if (rounds == 0) {
+		usleep(200000);
+		puts("left");
+		exit(0);
+	}
 	for (unsigned long n = 0; n < number; n++)
 		must(pthread_join(threads[n], NULL) == 0);
 	ring(0);
