@@ -67,6 +67,19 @@ fn others() {
     }
 }
 
+/// Programs that compile while they run, with threads that collect garbage.
+#[test]
+fn virtual_machines() {
+    let scratch = Scratch::make("machines");
+    if has("node") {
+        let script = scratch.file("work.js", programs::JAVASCRIPT);
+        covered("node", 500, None, Command::new("node").arg(script));
+    }
+    if has("java") {
+        covered("java", 100, None, Command::new("java").args(["-Xmx64m", "-version"]));
+    }
+}
+
 #[test]
 fn without_hooks_the_comparison_fails() {
     if !has("python3") {

@@ -99,6 +99,23 @@ for my $turn (1 .. 20) {
 }
 "#;
 
+/// Threads with heaps of their own, and another program.
+pub(crate) const JAVASCRIPT: &str = r#"
+const { Worker, isMainThread } = require("worker_threads");
+function work() {
+    let kept = [];
+    for (let turn = 0; turn < 20; turn++) {
+        kept.push(Buffer.alloc(1 << 20, turn), Array.from({ length: 30000 }, (_, n) => ({ n })));
+        if (turn % 7 == 0) kept = [];
+    }
+}
+if (isMainThread) {
+    for (let n = 0; n < 3; n++) new Worker(__filename);
+    require("child_process").execFileSync("true");
+}
+work();
+"#;
+
 /// A repository with commits, and one program after the other over it.
 pub(crate) fn repository(folder: &Path) -> Command {
     let script = r#"set -e
