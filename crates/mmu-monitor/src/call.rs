@@ -13,8 +13,6 @@ use mmu_notifier::{Event, Range};
 
 use crate::kernel::{self, Words};
 
-/// The size of a page, in bytes. x86-64 has this one; where others are possible, rounding to more is harmless.
-const PAGE: usize = if cfg!(target_arch = "x86_64") { 4096 } else { 65536 };
 /// The sizes of huge pages that a mapping may consist of.
 const HUGE: [usize; 2] = [1 << 30, 1 << 21];
 
@@ -46,7 +44,8 @@ pub(crate) enum Effect {
 
 impl Effect {
     fn of(event: Event, start: usize, length: usize) -> Effect {
-        pages(start, length, PAGE).map_or(Effect::Nothing, |range| Effect::One(Change { range, event }))
+        pages(start, length, kernel::page())
+            .map_or(Effect::Nothing, |range| Effect::One(Change { range, event }))
     }
 
     fn and(self, other: Effect) -> Effect {
@@ -58,6 +57,7 @@ impl Effect {
 }
 
 /// The numbers of the calls that may have an effect.
+#[cfg(target_arch = "x86_64")]
 pub(crate) const NUMBERS: [usize; 11] = [
     libc::SYS_munmap as usize,
     libc::SYS_mmap as usize,
@@ -99,9 +99,14 @@ fn pages(start: usize, length: usize, unit: usize) -> Option<Range> {
     Range::from_first_last(start & !(unit - 1), last | (unit - 1)).ok()
 }
 
+fn round_up(address: usize) -> usize {
+    let page = kernel::page();
+    address.saturating_add(page - 1) & !(page - 1)
+}
+
 /// As [`pages`], by the huge pages that a mapping at `start` may consist of.
 fn huge_pages(start: usize, length: usize) -> Option<Range> {
-    let unit = HUGE.into_iter().find(|unit| start % *unit == 0).unwrap_or(PAGE);
+    let unit = HUGE.into_iter().find(|unit| start % *unit == 0).unwrap_or_else(kernel::page);
     pages(start, length, unit)
 }
 
@@ -118,7 +123,7 @@ fn map(start: usize, length: usize, flags: usize, file: usize) -> Effect {
     // Huge pages: by flag, or because the file consists of them.
     let is_huge = flags & libc::MAP_HUGETLB as usize != 0
         || (flags & libc::MAP_ANONYMOUS as usize == 0 && kernel::has_huge_pages(file as c_int));
-    unmapped(if is_huge { huge_pages(start, length) } else { pages(start, length, PAGE) })
+    unmapped(if is_huge { huge_pages(start, length) } else { pages(start, length, kernel::page()) })
 }
 
 fn remap(old: usize, old_length: usize, length: usize, flags: usize, new: usize) -> Effect {
@@ -130,7 +135,7 @@ fn remap(old: usize, old_length: usize, length: usize, flags: usize, new: usize)
         whole
     } else {
         // What a shrink cuts off, from the page behind the last one that stays.
-        let cut = old.saturating_add(length).saturating_add(PAGE - 1) & !(PAGE - 1);
+        let cut = round_up(old.saturating_add(length));
         whole.and_then(|whole| Range::from_first_last(cut, whole.last()).ok())
     };
     unmapped(source).and(unmapped(if lands { huge_pages(new, length) } else { None }))
@@ -190,7 +195,7 @@ fn lower_break(end: usize) -> Effect {
         return Effect::Nothing;
     }
     // The break's own page stays.
-    let end = end.saturating_add(PAGE - 1) & !(PAGE - 1);
+    let end = round_up(end);
     Effect::of(Event::Unmap, end, kernel::current_break().saturating_sub(end))
 }
 
@@ -208,27 +213,10 @@ fn attach(identifier: usize, start: usize, flags: usize) -> Effect {
     if flags & REMAP == 0 || start == 0 {
         return Effect::Nothing;
     }
-    let start = if flags & ROUND == 0 { start } else { start & !(PAGE - 1) };
+    let start = if flags & ROUND == 0 { start } else { start & !(kernel::page() - 1) };
     let length = kernel::segment_size(identifier as c_int).unwrap_or(usize::MAX);
     unmapped(huge_pages(start, length))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn advice(advice: c_int, length: usize) -> Effect {
-        let arguments = [0x10000, length, advice as usize, 0, 0, 0];
-        Call { number: libc::SYS_madvise as usize, arguments }.effect()
-    }
-
-    #[test]
-    fn what_a_hole_in_a_file_takes_away_lies_anywhere() {
-        let whole = Effect::One(Change { range: Range::ALL, event: Event::Clear });
-        assert_eq!(advice(libc::MADV_REMOVE, PAGE), whole);
-        assert_eq!(advice(libc::MADV_COLLAPSE, PAGE), whole);
-        assert_eq!(advice(libc::MADV_DONTNEED, PAGE), Effect::of(Event::Clear, 0x10000, PAGE));
-        assert_eq!(advice(libc::MADV_REMOVE, 0), Effect::Nothing);
-        assert_eq!(advice(libc::MADV_WILLNEED, PAGE), Effect::Nothing);
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use std::vec::Vec;
 pub const VARIABLE: &str = "MMU_MONITOR";
 
 /// The words that name a source.
-pub(crate) const NAMES: [&str; 2] = ["explicit", "hooks"];
+pub(crate) const NAMES: [&str; 4] = ["dispatch", "explicit", "hooks", "userfaultfd"];
 
 /// Which sources are to tell.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]

@@ -27,6 +27,7 @@
 //! The caller finds what `syscall` promises: all registers but rax, rcx and r11 as they were, vector registers too where
 //! the function around the call uses any, `errno`, the flags, and the 128 bytes below the stack pointer.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::format;
 use std::sync::{Mutex, PoisonError};
 
@@ -44,15 +45,17 @@ mod install;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 mod near;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
-mod object;
+pub(crate) mod object;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
-mod pin;
+pub(crate) mod pin;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 mod self_test;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 mod site;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 mod stub;
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
+mod tests;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 mod text;
 
@@ -86,10 +89,12 @@ use install::Installed;
 #[derive(Debug)]
 pub struct Hooks {
     installed: Mutex<Option<Installed>>,
+    /// Whether they are in; asked without the lock, also in a callback or behind a fork.
+    armed: AtomicBool,
 }
 
 /// The source of this process.
-pub static HOOKS: Hooks = Hooks { installed: Mutex::new(None) };
+pub static HOOKS: Hooks = Hooks { installed: Mutex::new(None), armed: AtomicBool::new(false) };
 
 impl Hooks {
     /// The patched places, one line each: where, and which call.
@@ -118,17 +123,19 @@ impl Source for Hooks {
             crate::process::make().map_err(|error| refuse(format!("{error}")))?;
             crate::fork::arm();
             *installed = Some(Installed::put().map_err(refuse)?);
+            self.armed.store(true, Ordering::Release);
         }
         Ok(())
     }
 
     fn is_armed(&self) -> bool {
-        self.installed.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.armed.load(Ordering::Acquire)
     }
 
     fn disarm(&self) {
         let mut installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(installed) = installed.take() {
+            self.armed.store(false, Ordering::Release);
             installed.take_back();
         }
     }

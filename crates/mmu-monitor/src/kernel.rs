@@ -7,9 +7,16 @@
 
 use core::ffi::c_int;
 use core::ptr;
+#[cfg(target_arch = "x86_64")]
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// The six arguments of a system call.
 pub(crate) type Words = [usize; 6];
+
+/// The address of a `syscall` and a `ret` of the C library, by which this crate makes its own calls; 0 while it makes them
+/// by itself. Where instructions outside the C library are trapped (`dispatch`), its own must not be.
+#[cfg(target_arch = "x86_64")]
+pub(crate) static GATE: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes a system call; a negative result down to -4095 is an error's number.
 ///
@@ -18,6 +25,21 @@ pub(crate) type Words = [usize; 6];
 #[cfg(target_arch = "x86_64")]
 #[inline]
 pub(crate) unsafe fn system_call(number: usize, arguments: Words) -> isize {
+    match GATE.load(Ordering::Relaxed) {
+        // SAFETY: the caller's promise.
+        0 => unsafe { system_call_here(number, arguments) },
+        // SAFETY: the caller's promise.
+        gate => unsafe { system_call_by(gate, number, arguments) },
+    }
+}
+
+/// The same, by an instruction of this crate.
+///
+/// # Safety
+/// - As above.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(crate) unsafe fn system_call_here(number: usize, arguments: Words) -> isize {
     let result;
     let [first, second, third, fourth, fifth, sixth] = arguments;
     // SAFETY: the kernel writes rax, rcx and r11, and the memory that the caller answers for.
@@ -34,6 +56,32 @@ pub(crate) unsafe fn system_call(number: usize, arguments: Words) -> isize {
             lateout("rcx") _,
             lateout("r11") _,
             options(nostack),
+        );
+    }
+    result
+}
+
+/// The same, by the instruction at `gate`.
+///
+/// # Safety
+/// - As above, and a `ret` stands behind the instruction.
+#[cfg(target_arch = "x86_64")]
+unsafe fn system_call_by(gate: usize, number: usize, arguments: Words) -> isize {
+    let result;
+    let [first, second, third, fourth, fifth, sixth] = arguments;
+    // SAFETY: as above; the call and its return leave the stack as it was.
+    unsafe {
+        core::arch::asm!(
+            "call rcx",
+            inlateout("rax") number as isize => result,
+            in("rdi") first,
+            in("rsi") second,
+            in("rdx") third,
+            in("r10") fourth,
+            in("r8") fifth,
+            in("r9") sixth,
+            inlateout("rcx") gate => _,
+            lateout("r11") _,
         );
     }
     result
@@ -57,6 +105,20 @@ fn ask(number: libc::c_long, arguments: Words) -> Option<usize> {
     // SAFETY: each caller below passes numbers, or pointers to places of its own with their true size.
     let result = unsafe { system_call(number as usize, arguments) };
     usize::try_from(result).ok()
+}
+
+/// The size of a page, in bytes; a power of two.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const fn page() -> usize {
+    4096
+}
+
+/// As above; the kernel put it beside the program's arguments.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn page() -> usize {
+    // SAFETY: it looks into a table that never changes.
+    let size = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
+    if size.is_power_of_two() { size } else { 4096 }
 }
 
 /// The end of the heap.
@@ -83,7 +145,8 @@ pub(crate) fn segment_size(identifier: c_int) -> Option<usize> {
     Some(answer.shm_segsz)
 }
 
-/// The lowest start and the highest end of an array of `iovec`; none if it cannot be read or is empty.
+/// The lowest start and the highest end of an array of `iovec`; none if it is not there or is empty. Where the kernel
+/// lets nobody look: everything.
 pub(crate) fn hull(array: usize, count: usize) -> Option<(usize, usize)> {
     const AT_ONCE: usize = 16;
     /// The kernel refuses more.
@@ -93,7 +156,11 @@ pub(crate) fn hull(array: usize, count: usize) -> Option<(usize, usize)> {
     while done < count.min(MOST) {
         let mut parts = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; AT_ONCE];
         let wanted = (count - done).min(AT_ONCE);
-        read_own(array.checked_add(done * size_of::<libc::iovec>())?, &mut parts[..wanted])?;
+        match read_own(array.checked_add(done * size_of::<libc::iovec>())?, &mut parts[..wanted]) {
+            Reading::Done => {}
+            Reading::NotThere => return None,
+            Reading::Refused => return Some((0, usize::MAX)),
+        }
         for part in &parts[..wanted] {
             let start = part.iov_base as usize;
             (lowest, highest) = (lowest.min(start), highest.max(start.saturating_add(part.iov_len)));
@@ -103,15 +170,34 @@ pub(crate) fn hull(array: usize, count: usize) -> Option<(usize, usize)> {
     (lowest < highest).then_some((lowest, highest))
 }
 
+/// Types that any bytes are a value of.
+pub(crate) trait Plain {}
+
+impl Plain for libc::iovec {}
+impl Plain for u64 {}
+
+pub(crate) enum Reading {
+    Done,
+    /// The memory is not mapped: the call that it is for will be refused.
+    NotThere,
+    /// The kernel, or a filter, does not allow to look.
+    Refused,
+}
+
 /// Reads memory of this process that may not be there.
-fn read_own(from: usize, into: &mut [libc::iovec]) -> Option<()> {
+pub(crate) fn read_own<T: Plain>(from: usize, into: &mut [T]) -> Reading {
     let length = size_of_val(into);
     let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: length };
     let remote = libc::iovec { iov_base: from as *mut _, iov_len: length };
-    let process = ask(libc::SYS_getpid, [0; 6])?;
-    let (local, remote) = (&raw const local as usize, &raw const remote as usize);
-    let read = ask(libc::SYS_process_vm_readv, [process, local, 1, remote, 1, 0])?;
-    (read == length).then_some(())
+    let Some(process) = ask(libc::SYS_getpid, [0; 6]) else { return Reading::Refused };
+    let words = [process, &raw const local as usize, 1, &raw const remote as usize, 1, 0];
+    // SAFETY: the kernel writes at most `length` bytes to `into`, or says that it cannot.
+    match unsafe { system_call(libc::SYS_process_vm_readv as usize, words) } {
+        read if read == length as isize => Reading::Done,
+        // What was read of it in part ends where the memory does.
+        read if read >= 0 || read == -(libc::EFAULT as isize) => Reading::NotThere,
+        _ => Reading::Refused,
+    }
 }
 
 /// The end of what shmdt of `start` takes away: all pieces of the segment that is attached there.

@@ -6,14 +6,16 @@ use std::vec::Vec;
 use mmu_notifier::{AddressSpaceRef, OutOfMemory, Range};
 
 use crate::choice::{Choice, UnknownSource};
+use crate::dispatch::DISPATCH;
 use crate::explicit::EXPLICIT;
 use crate::hooks::HOOKS;
 use crate::operation::{Operation, Origin, When};
 use crate::process;
 use crate::source::{Source, SourceError};
+use crate::userfaultfd::USERFAULTFD;
 
 /// All sources there are, the best first.
-pub static SOURCES: [&dyn Source; 2] = [&HOOKS, &EXPLICIT];
+pub static SOURCES: [&dyn Source; 4] = [&HOOKS, &DISPATCH, &USERFAULTFD, &EXPLICIT];
 
 /// The monitor of this process; all values of this type stand for the same one.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +68,8 @@ impl Monitor {
         self.space
     }
 
-    /// When the armed sources tell of an operation, the best of them.
+    /// When the armed sources tell of an operation, the best of them, as the calling thread has it: some sources arm
+    /// threads one by one ([`dispatch`](crate::dispatch)), some see watched ranges alone ([`watch`](Self::watch)).
     pub fn coverage(self, operation: Operation, origin: Origin) -> When {
         let armed = SOURCES.iter().filter(|source| source.is_armed());
         armed.map(|source| source.coverage(operation, origin)).max().unwrap_or(When::Missed)
@@ -98,7 +101,7 @@ impl Monitor {
     /// Says whether a source has a change that it has not told of yet. Who looks something up in a cache that is fed by
     /// a source that tells afterwards ([`When::After`]) asks behind the look-up.
     pub fn is_pending(self) -> bool {
-        SOURCES.iter().any(|source| source.is_armed() && source.is_pending())
+        SOURCES.iter().any(|source| source.is_pending())
     }
 
     /// The names of the sources that tell.

@@ -18,6 +18,7 @@ use mmu_notifier::{AddressSpace, AddressSpaceRef, Invalidation, OutOfMemory};
 
 use crate::call::{Call, Change, Effect};
 use crate::kernel::system_call;
+use crate::strict;
 
 static SPACE: OnceLock<AddressSpace> = OnceLock::new();
 
@@ -68,7 +69,7 @@ pub(crate) unsafe fn make_call(call: &Call) -> isize {
             let errno = unsafe { libc::__errno_location() };
             // SAFETY: this thread's own.
             let kept = unsafe { *errno };
-            let result = bracket(effect, change);
+            let result = strict::inside(call, || bracket(effect, change));
             // SAFETY: as above.
             unsafe { *errno = kept };
             result

@@ -38,7 +38,8 @@ pub trait Source: Sync {
         Ok(())
     }
 
-    /// Says whether a change was made that it has not told of yet. Only one that tells after the change ever has one.
+    /// Says whether a change was made that it has not told of yet. Only one that tells after the change ever has one,
+    /// and only while it is armed.
     fn is_pending(&self) -> bool {
         false
     }
@@ -55,6 +56,11 @@ impl SourceError {
     /// Gives the source's name and the reason, which says what would help.
     pub fn new(source: &'static str, reason: impl Into<String>) -> Self {
         SourceError { source, reason: reason.into() }
+    }
+
+    /// Why.
+    pub fn reason(&self) -> &str {
+        &self.reason
     }
 
     /// The name of the source.

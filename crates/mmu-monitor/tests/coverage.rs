@@ -1,6 +1,6 @@
 //! Each operation by each origin, source by source: what a source claims arrives, and the table of it is printed.
 //!
-//! A source is armed once a process, so each is tried in a process of its own.
+//! A source is armed once a process, so each is tried in a process of its own, and in the end all together.
 
 #![allow(
     unsafe_code,
@@ -10,6 +10,7 @@
 )]
 #![cfg(target_os = "linux")]
 
+mod origins;
 mod support;
 
 use std::ffi::CString;
@@ -18,7 +19,7 @@ use std::ptr;
 
 use mmu_monitor::{Choice, Monitor, Operation, Origin, SOURCES, When, explicit};
 use mmu_notifier::Range;
-use support::{Ear, PAGE, Recorder, anonymous, range};
+use support::{Ear, PAGE, Recorder, anonymous, range, watched};
 
 /// A way to make an operation happen; gives the range that must have been told of, or why it cannot be tried here.
 struct Case {
@@ -43,7 +44,13 @@ fn cases() -> Vec<Case> {
         "syscall(SYS_munmap)" Unmap Function || {
             Ok(unmap(|page, length| unsafe { libc::syscall(libc::SYS_munmap, page, length) as i32 }))
         };
-        "syscall instruction" Unmap Direct || Ok(unmap(direct_munmap));
+        "instruction: munmap" Unmap Direct origins::unmap;
+        "instruction: mmap" MapFixed Direct origins::map_fixed;
+        "instruction: mremap" Remap Direct origins::remap;
+        "instruction: mprotect" Protect Direct origins::protect;
+        "instruction: madvise" Discard Direct origins::discard;
+        "instruction: PAGEOUT" Replace Direct origins::replace;
+        "io_uring: madvise" Discard Elsewhere origins::discard_by_queue;
         "free of a large Vec" Unmap Inside free_large;
         "a thread's stack" Unmap Inside thread_stack;
         "dlclose" Unmap Inside unload;
@@ -70,29 +77,32 @@ fn cases() -> Vec<Case> {
     .into()
 }
 
+/// In a process of its own: the sources to try.
+const ALONE: &str = "COVERAGE_OF";
+
 #[test]
 fn each_source_keeps_what_it_claims() {
+    if let Ok(name) = std::env::var(ALONE) {
+        return try_sources(&name);
+    }
     let own = std::env::current_exe().unwrap();
-    for source in SOURCES {
+    let alone = SOURCES.map(|source| source.name().to_owned());
+    for names in [&alone[..], &[alone.join(",")]].concat() {
         let child = Command::new(&own)
-            .args(["--exact", "one_source", "--ignored", "--nocapture", "--test-threads=1"])
-            .env("MMU_MONITOR", source.name())
-            // Each free of a large block goes to the kernel, each at the top lowers the break.
-            // One arena, which is the heap that brk moves.
+            .args(["--exact", "each_source_keeps_what_it_claims", "--nocapture", "--test-threads=1"])
+            .env(ALONE, &names)
+            // Each free of a large block goes to the kernel, each at the top of the one arena lowers the break.
             .env("MALLOC_ARENA_MAX", "1")
             .env("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=131072")
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&child.stdout);
-        println!("{text}");
+        print!("{text}");
         assert!(child.status.success(), "{}\n{}", text, String::from_utf8_lossy(&child.stderr));
     }
 }
 
-#[test]
-#[ignore = "run by the test above, in a process of its own"]
-fn one_source() {
-    let name = std::env::var("MMU_MONITOR").unwrap_or_default();
+fn try_sources(name: &str) {
     let monitor = match Monitor::start_with(&name.parse::<Choice>().unwrap()) {
         Ok(monitor) => monitor,
         Err(reason) => return println!("skipped: {reason}"),
@@ -100,16 +110,18 @@ fn one_source() {
     let recorder: &'static Recorder = Box::leak(Box::new(Recorder::new()));
     let registration = monitor.space().register(Ear(recorder)).unwrap();
     let mut wrong = Vec::new();
-    println!("{:24} {:20} {:10} {:8} heard", name, "operation", "origin", "claimed");
+    println!("{name}\n{:24} {:20} {:10} {:8} heard", "call", "operation", "origin", "claimed");
     for case in cases() {
         let claimed = monitor.coverage(case.operation, case.origin);
         recorder.clear();
-        let heard = match (case.make)() {
-            Ok(range) => if recorder.has_bracket(range) { "around" } else { "-" }.to_owned(),
+        let made = (case.make)();
+        support::settle(monitor);
+        let heard = match made {
+            Ok(range) => if recorder.has_bracket(range) { "yes" } else { "-" }.to_owned(),
             Err(reason) => format!("not tried: {reason}"),
         };
         println!("{:24} {:20} {:10} {:8} {heard}", case.name, case.operation, case.origin, claimed);
-        if claimed == When::BeforeAndEnd && heard == "-" {
+        if claimed != When::Missed && heard == "-" {
             wrong.push((case.name, recorder.heard()));
         }
     }
@@ -121,30 +133,16 @@ type Page = *mut libc::c_void;
 
 fn unmap(call: impl Fn(Page, usize) -> i32) -> Range {
     let start = anonymous(4);
+    let whole = watched(range(start, 4 * PAGE));
     assert_eq!(call(start.cast(), 4 * PAGE), 0);
-    range(start, 4 * PAGE)
-}
-
-#[cfg(target_arch = "x86_64")]
-fn direct_munmap(page: Page, length: usize) -> i32 {
-    let result: i64;
-    unsafe {
-        std::arch::asm!("syscall", inlateout("rax") libc::SYS_munmap => result, in("rdi") page, in("rsi") length,
-            lateout("rcx") _, lateout("r11") _);
-    }
-    result as i32
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn direct_munmap(page: Page, length: usize) -> i32 {
-    unsafe { libc::munmap(page, length) }
+    whole
 }
 
 const LARGE: usize = 64 << 20;
 
 fn free_large() -> Result<Range, String> {
     let memory = vec![1_u8; LARGE];
-    let range = range(memory.as_ptr(), LARGE);
+    let range = watched(range(memory.as_ptr(), LARGE));
     drop(memory);
     if support::is_mapped(range.start().get() + 2 * PAGE as u64) {
         Err("the allocator keeps it".into())
@@ -155,7 +153,7 @@ fn free_large() -> Result<Range, String> {
 
 fn realloc_large() -> Result<Range, String> {
     let mut memory = vec![1_u8; LARGE];
-    let old = range(memory.as_ptr(), LARGE);
+    let old = watched(range(memory.as_ptr(), LARGE));
     memory.reserve_exact(2 * LARGE);
     Ok(old)
 }
@@ -165,12 +163,12 @@ fn thread_stack() -> Result<Range, String> {
     let stack = 128 << 20;
     let local = std::thread::Builder::new().stack_size(stack).spawn(|| {
         let local = 0_u8;
-        (&raw const local) as usize
+        watched(range(((&raw const local) as usize & !(PAGE - 1)) as *const u8, 1))
     });
-    let local = local.unwrap().join().unwrap();
+    let page = local.unwrap().join().unwrap();
     // Joined is not yet freed: the next thread frees what is over.
     std::thread::spawn(|| ()).join().unwrap();
-    Ok(range((local & !(PAGE - 1)) as *const u8, 1))
+    Ok(page)
 }
 
 /// A library that nothing else needs.
@@ -196,6 +194,9 @@ fn base(handle: *mut libc::c_void) -> *const u8 {
 }
 
 fn load() -> Result<Range, String> {
+    if Monitor::get().unwrap().coverage(Operation::MapFixed, Origin::Inside) == When::After {
+        return Err("the linker reserves and replaces in one: nobody can watch in between".into());
+    }
     let handle = library()?;
     let place = range(base(handle).wrapping_add(PAGE), 1);
     unsafe { libc::dlclose(handle) };
@@ -204,52 +205,58 @@ fn load() -> Result<Range, String> {
 
 fn unload() -> Result<Range, String> {
     let handle = library()?;
-    let place = range(base(handle), 1);
+    let place = watched(range(base(handle), 1));
     unsafe { libc::dlclose(handle) };
     if support::is_mapped(place.start().get()) { Err("the library stays".into()) } else { Ok(place) }
 }
 
 fn map_fixed() -> Result<Range, String> {
     let start = anonymous(2);
+    let whole = watched(range(start, 2 * PAGE));
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
     let place = unsafe { libc::mmap(start.cast(), 2 * PAGE, libc::PROT_READ, flags, -1, 0) };
     assert_eq!(place, start.cast());
-    Ok(range(start, 2 * PAGE))
+    Ok(whole)
 }
 
 fn remap_moved() -> Result<Range, String> {
     let start = anonymous(3);
+    let left = watched(range(start, PAGE));
     // What lies behind keeps it from growing in place.
     let place = unsafe { libc::mremap(start.cast(), PAGE, 64 * PAGE, libc::MREMAP_MAYMOVE) };
     assert_ne!(place, libc::MAP_FAILED);
-    Ok(range(start, PAGE))
+    Ok(left)
 }
 
 fn remap_shrunk() -> Result<Range, String> {
     let start = anonymous(4);
+    let cut = watched(range(start.wrapping_add(2 * PAGE), 2 * PAGE));
     let place = unsafe { libc::mremap(start.cast(), 4 * PAGE, PAGE + 1, 0) };
     assert_eq!(place, start.cast());
-    Ok(range(start.wrapping_add(2 * PAGE), 2 * PAGE))
+    Ok(cut)
 }
 
 fn remap_onto() -> Result<Range, String> {
     let (start, target) = (anonymous(1), anonymous(1));
+    let replaced = watched(range(target, PAGE));
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
     let place = unsafe { libc::mremap(start.cast(), PAGE, PAGE, flags, target) };
     assert_eq!(place, target.cast());
-    Ok(range(target, PAGE))
+    Ok(replaced)
 }
 
 fn protect() -> Result<Range, String> {
     let start = anonymous(1);
+    let page = watched(range(start, PAGE));
     assert_eq!(unsafe { libc::mprotect(start.cast(), PAGE, libc::PROT_READ) }, 0);
-    Ok(range(start, PAGE))
+    Ok(page)
 }
 
 fn advise(advice: i32) -> Result<Range, String> {
     let start = anonymous(1);
+    let page = watched(range(start, PAGE));
     match unsafe { libc::madvise(start.cast(), PAGE, advice) } {
-        0 => Ok(range(start, PAGE)),
+        0 => Ok(page),
         _ => Err(std::io::Error::last_os_error().to_string()),
     }
 }
@@ -266,35 +273,33 @@ fn trim() -> Result<Range, String> {
     let blocks: Vec<*mut u8> = (0..20).map(|_| unsafe { libc::malloc(size).cast::<u8>() }).collect();
     blocks.iter().for_each(|block| unsafe { block.write_bytes(1, size) });
     let middle = blocks[10];
+    let pages = (middle as usize + 2 * PAGE) & !(PAGE - 1);
+    let page = watched(range(pages as *const u8, PAGE));
     unsafe { libc::free(middle.cast()) };
     unsafe { libc::malloc_trim(0) };
-    let pages = (middle as usize + 2 * PAGE) & !(PAGE - 1);
     blocks.iter().filter(|block| **block != middle).for_each(|block| unsafe { libc::free(block.cast()) });
-    Ok(range(pages as *const u8, PAGE))
+    Ok(page)
 }
 
 fn shrink_break() -> Result<Range, String> {
     let size = 16 * PAGE as isize;
     let start = unsafe { libc::sbrk(size) };
     assert_ne!(start as isize, -1);
-    assert_ne!(unsafe { libc::sbrk(-size) } as isize, -1);
     let first = (start as usize).next_multiple_of(PAGE);
-    Ok(range(first as *const u8, size as usize - PAGE))
+    let whole = watched(range(first as *const u8, size as usize - PAGE));
+    assert_ne!(unsafe { libc::sbrk(-size) } as isize, -1);
+    Ok(whole)
 }
 
 fn shrink_heap() -> Result<Range, String> {
     let before = unsafe { libc::sbrk(0) } as usize;
     let blocks: Vec<_> = (0..40).map(|_| unsafe { libc::malloc(100_000) }).collect();
     let top = unsafe { libc::sbrk(0) } as usize;
+    let last = watched(range((top - PAGE) as *const u8, PAGE));
     blocks.iter().rev().for_each(|block| unsafe { libc::free(*block) });
     unsafe { libc::malloc_trim(0) };
     let after = unsafe { libc::sbrk(0) } as usize;
-    if after >= top {
-        Err(format!("the break stayed: {before:#x}, {top:#x}, {after:#x}"))
-    } else {
-        // It goes down in steps; the first takes the top.
-        Ok(range((top - PAGE) as *const u8, PAGE))
-    }
+    if after < top { Ok(last) } else { Err(format!("the break stayed: {before:#x}, {top:#x}, {after:#x}")) }
 }
 
 fn segment() -> Result<i32, String> {

@@ -4,4 +4,6 @@
 //! rest to stderr.
 
 pub mod demo;
+#[cfg(target_os = "linux")]
+pub mod doctor;
 pub mod scenario;

@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+#[cfg(target_os = "linux")]
+use mmun::doctor;
 use mmun::{demo, scenario};
 
 /// MMU notifiers at the command line.
@@ -19,11 +21,16 @@ enum Command {
     Scenario(scenario::Args),
     /// Show the library at work
     Demo(demo::Args),
+    /// Say which changes of its mappings a process on this machine can hear of
+    #[cfg(target_os = "linux")]
+    Doctor(doctor::Args),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Scenario(args) => scenario::run(&args),
         Command::Demo(args) => demo::run(&args),
+        #[cfg(target_os = "linux")]
+        Command::Doctor(args) => doctor::run(&args),
     }
 }

@@ -10,9 +10,8 @@
 //! all, or on another stack, does.
 //!
 //! # Stack
-//! 320 bytes; 3,072 more where vectors are saved; then what [`handle`] and the callbacks use. From the site on a release
-//! build takes 4.5 KiB while somebody subscribes to everything and 1.9 KiB while nobody does (`stack.c` of
-//! `mmu-monitor-c` measures it), so that a thread with 16 KiB has room.
+//! 320 bytes; 3,072 more where vectors are saved; then what [`handle`] uses, some 5 KiB, and the callbacks: less than a
+//! thread of 16 KiB has (`stack.c` of `mmu-monitor-c` tries it in a release build).
 
 #![expect(unsafe_code, reason = "the border between machine code and Rust")]
 

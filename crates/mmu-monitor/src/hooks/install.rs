@@ -13,7 +13,7 @@ use crate::process;
 
 /// An object with its sites and stubs.
 #[derive(Debug)]
-struct Patched {
+pub(super) struct Patched {
     object: Object,
     sites: Vec<Site>,
     stubs: Stubs,
@@ -41,7 +41,7 @@ impl Installed {
         let patched = objects.into_iter().map(Patched::prepare).collect::<Result<Vec<_>, _>>()?;
         let mut installed = Installed { patched: Vec::new() };
         for one in patched {
-            if let Err(reason) = text::write_all(&one.object, &one.jumps()) {
+            if let Err(reason) = text::write_all(one.object(), &one.jumps()) {
                 installed.take_back();
                 return Err(reason);
             }
@@ -58,7 +58,7 @@ impl Installed {
     pub(super) fn take_back(&self) {
         for one in &self.patched {
             // Refused only where putting in was refused.
-            let _ = text::write_all(&one.object, &one.restored());
+            let _ = text::write_all(one.object(), &one.restored());
         }
     }
 
@@ -71,6 +71,10 @@ impl Installed {
 impl Patched {
     fn prepare(object: Object) -> Result<Patched, String> {
         let sites = site::find(&object)?;
+        Self::with(object, sites)
+    }
+
+    pub(super) fn with(object: Object, sites: Vec<Site>) -> Result<Patched, String> {
         if sites.iter().any(|site| site.has_vectors) && !std::is_x86_feature_detected!("xsave") {
             return Err("this processor has no xsave, by which vector registers are kept".to_string());
         }
@@ -78,12 +82,16 @@ impl Patched {
         Ok(Patched { object, sites, stubs })
     }
 
+    pub(super) fn object(&self) -> &Object {
+        &self.object
+    }
+
     /// The address of each site, and that of its stub.
     fn pairs(&self) -> impl Iterator<Item = (&Site, usize)> {
         self.sites.iter().enumerate().map(|(index, site)| (site, self.stubs.of(index)))
     }
 
-    fn jumps(&self) -> Vec<Write> {
+    pub(super) fn jumps(&self) -> Vec<Write> {
         let jump = |(site, stub): (&Site, usize)| {
             let bytes = text::jump(site.address, stub);
             Write { address: site.address, bytes, detour: stub }
@@ -91,7 +99,7 @@ impl Patched {
         self.pairs().map(jump).collect()
     }
 
-    fn restored(&self) -> Vec<Write> {
+    pub(super) fn restored(&self) -> Vec<Write> {
         let ours =
             |(site, stub): &(&Site, usize)| text::bytes(site.address) == text::jump(site.address, *stub);
         let old =

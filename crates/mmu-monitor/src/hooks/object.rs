@@ -10,7 +10,7 @@ use std::vec::Vec;
 
 /// What an object is to the patching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Library,
     Linker,
     /// An executable without a dynamic linker.
@@ -19,33 +19,33 @@ pub(super) enum Kind {
 
 /// An object that is mapped.
 #[derive(Debug)]
-pub(super) struct Object {
-    pub(super) kind: Kind,
-    pub(super) name: String,
+pub(crate) struct Object {
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
     /// Where its code lies.
-    pub(super) text: Range<usize>,
+    pub(crate) text: Range<usize>,
     /// Where all of it lies, holes included.
-    pub(super) whole: Range<usize>,
+    pub(crate) whole: Range<usize>,
     /// Where the table of its functions lies (the segment `.eh_frame_hdr`), and the end of what is mapped behind it.
-    pub(super) table: Range<usize>,
+    pub(crate) table: Range<usize>,
 }
 
 impl Object {
     /// The bytes of its code, as they are now.
-    pub(super) fn code(&self) -> &'static [u8] {
+    pub(crate) fn code(&self) -> &'static [u8] {
         // SAFETY: the loader mapped it readable, and these objects are never unloaded.
         unsafe { core::slice::from_raw_parts(self.text.start as *const u8, self.text.len()) }
     }
 
     /// The bytes from the table of functions to the end of its mapping.
-    pub(super) fn table(&self) -> &'static [u8] {
+    pub(crate) fn table(&self) -> &'static [u8] {
         // SAFETY: as above.
         unsafe { core::slice::from_raw_parts(self.table.start as *const u8, self.table.len()) }
     }
 }
 
 /// Finds the objects to patch.
-pub(super) fn find() -> Vec<Object> {
+pub(crate) fn find() -> Vec<Object> {
     let mut found = Vec::new();
     // SAFETY: the callback takes what it is given here, for the time of the call.
     unsafe { libc::dl_iterate_phdr(Some(look_at), (&raw mut found).cast()) };

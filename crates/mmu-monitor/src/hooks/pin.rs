@@ -18,7 +18,7 @@ thread_local! {
 ///
 /// # Errors
 /// The library came too late.
-pub(super) fn check() -> Result<(), String> {
+pub(crate) fn check() -> Result<(), String> {
     /// More than any object has of thread-locals.
     const NEAR: usize = 1 << 18;
     let here = HERE.with(|here| core::ptr::from_ref(here) as usize);

@@ -13,9 +13,10 @@
 #![expect(unsafe_code, reason = "stores into code")]
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::format;
 use std::string::String;
+use std::sync::Once;
 
 use super::object::Object;
 use super::site::PATCH;
@@ -109,16 +110,23 @@ unsafe fn exchange_eight(address: usize, bytes: u64) {
     unsafe { core::arch::asm!("xchg [{}], {}", in(reg) address, inout(reg) bytes => _, options(nostack)) };
 }
 
+const INT3: u8 = 0xcc;
+
 /// The site under exchange and its detour, for who meets the breakpoint.
 static BREAKPOINT: AtomicUsize = AtomicUsize::new(0);
 static DETOUR: AtomicUsize = AtomicUsize::new(0);
+/// The handler of SIGTRAP that was there before.
+static BEFORE: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 
 fn exchange_by_steps(write: &Write) {
-    const INT3: u8 = 0xcc;
+    static HANDLER: Once = Once::new();
+    HANDLER.call_once(handle_traps);
+    BREAKPOINT.store(0, Ordering::Relaxed);
+    // ORDERING: pairs with the fence in `detour_of`: who sees the new detour sees that the old breakpoint is over.
+    fence(Ordering::Release);
     DETOUR.store(write.detour, Ordering::Relaxed);
-    // ORDERING: Release pairs with the Acquire in `meet`: who meets the breakpoint knows its detour.
+    // ORDERING: pairs with the Acquire in `detour_of`: who sees the breakpoint sees its detour or a later one.
     BREAKPOINT.store(write.address, Ordering::Release);
-    let old = Trap::take();
     let put = |offset: usize, byte: u8| {
         // SAFETY: the pages are writable now; a byte is one step for everybody.
         unsafe { core::ptr::write_volatile((write.address + offset) as *mut u8, byte) };
@@ -129,61 +137,51 @@ fn exchange_by_steps(write: &Write) {
     synchronize();
     put(0, write.bytes[0]);
     synchronize();
-    drop(old);
 }
 
-/// The handler of SIGTRAP that was there before; put back when dropped.
-struct Trap(libc::sigaction);
-
-static BEFORE: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
-
-impl Trap {
-    fn take() -> Trap {
-        // SAFETY: all zero is a valid `sigaction`.
-        let mut new: libc::sigaction = unsafe { core::mem::zeroed() };
-        // SAFETY: as above.
-        let mut old: libc::sigaction = unsafe { core::mem::zeroed() };
-        new.sa_sigaction = meet as *const () as usize;
-        new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-        // SAFETY: both are places of this function.
-        unsafe { libc::sigaction(libc::SIGTRAP, &raw const new, &raw mut old) };
-        BEFORE.store(old.sa_sigaction, Ordering::Relaxed);
-        Trap(old)
+/// Where a thread that met the breakpoint at `met` goes on, while that is under exchange.
+fn detour_of(met: usize) -> Option<usize> {
+    let is_there = |order| BREAKPOINT.load(order) == met;
+    if !is_there(Ordering::Acquire) {
+        return None;
     }
+    let detour = DETOUR.load(Ordering::Relaxed);
+    // ORDERING: pairs with the fence in `exchange_by_steps`.
+    fence(Ordering::Acquire);
+    is_there(Ordering::Relaxed).then_some(detour)
 }
 
-impl Drop for Trap {
-    fn drop(&mut self) {
-        // SAFETY: it is what was there.
-        unsafe { libc::sigaction(libc::SIGTRAP, &raw const self.0, core::ptr::null_mut()) };
-    }
+/// Installs the handler of SIGTRAP. It stays: a thread may have met a breakpoint and not be told of it yet.
+fn handle_traps() {
+    // SAFETY: all zero is a valid `sigaction`.
+    let mut new: libc::sigaction = unsafe { core::mem::zeroed() };
+    // SAFETY: as above.
+    let mut old: libc::sigaction = unsafe { core::mem::zeroed() };
+    new.sa_sigaction = meet as *const () as usize;
+    new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: both are places of this function.
+    unsafe { libc::sigaction(libc::SIGTRAP, &raw const new, &raw mut old) };
+    BEFORE.store(old.sa_sigaction, Ordering::Relaxed);
 }
 
 unsafe extern "C" fn meet(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut core::ffi::c_void) {
-    // SAFETY: the kernel lends the context of the thread.
+    /// What the kernel says of a breakpoint, and of nothing that another process can send.
+    const FROM_KERNEL: libc::c_int = 0x80;
+    // SAFETY: the kernel lends what it says of the signal.
+    let is_breakpoint = unsafe { (*info).si_code } == FROM_KERNEL;
+    // SAFETY: and the context of the thread.
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
     let counter = &mut registers[libc::REG_RIP as usize];
-    // ORDERING: pairs with the Release in `exchange_by_steps`.
-    if *counter - 1 == BREAKPOINT.load(Ordering::Acquire) as i64 {
-        *counter = DETOUR.load(Ordering::Relaxed) as i64;
-        return;
-    }
-    // Somebody else's breakpoint, for whoever handled them before.
-    match BEFORE.load(Ordering::Relaxed) {
-        libc::SIG_DFL => {
-            // SAFETY: what would have happened happens when this returns.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
-            // SAFETY: as above.
-            unsafe { libc::raise(signal) };
-        }
-        libc::SIG_IGN => {}
-        handler => {
-            // SAFETY: it was installed as a handler; further arguments do no harm to one that takes one.
-            let handler: unsafe extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut core::ffi::c_void) =
-                unsafe { core::mem::transmute(handler) };
-            // SAFETY: as the kernel would have called it.
-            unsafe { handler(signal, info, context) };
-        }
+    let met = *counter as usize - 1;
+    if let (true, Some(detour)) = (is_breakpoint, detour_of(met)) {
+        *counter = detour as i64;
+    } else if is_breakpoint && bytes(met)[0] != INT3 {
+        // One of an earlier exchange: by now the whole instruction is there.
+        *counter = met as i64;
+    } else {
+        // Somebody else's, for whoever handled them before.
+        // SAFETY: it was installed as a handler; the rest are the arguments of this one.
+        unsafe { crate::signal::hand_on(BEFORE.load(Ordering::Relaxed), signal, info, context) };
     }
 }
 

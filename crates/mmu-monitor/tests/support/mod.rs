@@ -10,11 +10,20 @@
 
 use std::ptr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use mmu_monitor::{Choice, Monitor};
 use mmu_notifier::list::{Notifier, WouldBlock};
 use mmu_notifier::{Event, Invalidation, Range};
 
 pub const PAGE: usize = 4096;
+
+/// Set for a test that runs itself again, in a process of its own.
+pub const CHILD: &str = "MMU_MONITOR_TEST_CHILD";
+
+pub fn is_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
 
 /// What was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,4 +156,105 @@ pub fn anonymous(pages: usize) -> *mut u8 {
 
 pub fn range(start: *const u8, length: usize) -> Range {
     Range::from_len(start, length as u64).expect("a range of memory")
+}
+
+/// Ends the process, loudly, if the test that holds this takes minutes: a deadlock is a failed test.
+pub struct Watchdog(std::sync::mpsc::Sender<()>);
+
+impl Watchdog {
+    pub fn new(what: &'static str) -> Watchdog {
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            let waited = receiver.recv_timeout(std::time::Duration::from_secs(120));
+            if waited == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("{what}: nothing moves since two minutes");
+                std::process::abort();
+            }
+        });
+        Watchdog(sender)
+    }
+}
+
+/// Forks, and gives what the child's exit says; the child runs `body` and nothing else.
+pub fn in_child(body: impl FnOnce() -> i32) -> i32 {
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let code = body();
+        unsafe { libc::_exit(code) };
+    }
+    let mut status = 0;
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    status
+}
+
+/// A source that a test has for itself.
+pub struct Armed {
+    pub monitor: Monitor,
+    _watchdog: Watchdog,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Armed {
+    /// Arms it for the test `what`; says so where it does not work.
+    pub fn with(source: &'static str, what: &'static str) -> Option<Armed> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        match Monitor::start_with(&Choice::Named(vec![source])) {
+            Ok(monitor) => {
+                // What the test before this one unmapped may be told of late.
+                settle(monitor);
+                Some(Armed { monitor, _watchdog: Watchdog::new(what), _alone: alone })
+            }
+            Err(reason) => {
+                println!("{what}: skipped: {reason}");
+                None
+            }
+        }
+    }
+}
+
+/// Waits until all that was changed was told of.
+pub fn settle(monitor: Monitor) {
+    while monitor.is_pending() {
+        std::thread::yield_now();
+    }
+}
+
+pub fn unmap(start: *mut u8, pages: usize) {
+    assert_eq!(unsafe { libc::munmap(start.cast(), pages * PAGE) }, 0);
+}
+
+/// Asks the sources that need it to look after `range`, which is given back.
+pub fn watched(range: Range) -> Range {
+    Monitor::get().unwrap().watch(range).unwrap();
+    range
+}
+
+/// Makes a system call by an instruction of this program, past the C library.
+#[cfg(target_arch = "x86_64")]
+pub fn direct(number: i64, [first, second, third, fourth, fifth, sixth]: [usize; 6]) -> isize {
+    let result;
+    unsafe {
+        std::arch::asm!("syscall", inlateout("rax") number as isize => result, in("rdi") first, in("rsi") second,
+            in("rdx") third, in("r10") fourth, in("r8") fifth, in("r9") sixth, lateout("rcx") _, lateout("r11") _,
+            options(nostack));
+    }
+    result
+}
+
+/// Lets the kernel refuse a system call to this process, as a container does, with that error.
+#[cfg(target_arch = "x86_64")]
+pub fn forbid(number: i64, error: i32) {
+    let step =
+        |code: u32, skip: u8, value: u32| libc::sock_filter { code: code as u16, jt: 0, jf: skip, k: value };
+    let mut filter = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, number as u32),
+        step(libc::BPF_RET, 0, libc::SECCOMP_RET_ERRNO | error as u32),
+        step(libc::BPF_RET, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    let mode = libc::SECCOMP_MODE_FILTER;
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program, 0, 0) }, 0);
 }
