@@ -138,6 +138,18 @@ fn a_split_counts_beside_a_start_that_is_covered() {
 }
 
 #[test]
+fn what_comes_behind_an_exit_is_counted_apart() {
+    let new_thread = line(78, "sys_madvise(start: 0x1000, len_in: 0x2000, behavior: 4)") + &line(78, START);
+    let made = line(77, "sys_clone3 -> 0x4e");
+    let exit = line(77, "tracing_mark_write: released 70");
+    let verdict = judge(&format!("{exit}{new_thread}{made}"));
+    assert_eq!((verdict.after_exit, verdict.wrong.len()), (1, 0), "the thread is of the process that exits");
+    let verdict = judge(&format!("{new_thread}{exit}{made}"));
+    assert_eq!((verdict.after_exit, verdict.wrong.len()), (0, 1), "before the exit it counts");
+    assert_eq!(judge(&format!("{exit}{new_thread}")).wrong.len(), 1, "nobody knows whose thread it is");
+}
+
+#[test]
 fn what_is_wrong_is_found() {
     let other_thread = line(78, "tracing_mark_write: bracket+ 70 0 ffffffffffffffff");
     let wrong = |events: &[&str]| judge(&format!("{other_thread}{}", lines(events))).wrong.len();

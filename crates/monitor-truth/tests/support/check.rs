@@ -93,13 +93,16 @@ struct Call {
 #[derive(Default)]
 struct Comparison {
     threads: HashMap<u64, Thread>,
+    /// Who made a thread: one that has written no mark yet is of its maker's process.
+    makers: HashMap<u64, u64>,
     released: HashSet<u64>,
     verdict: Verdict,
 }
 
 /// Judges the lines of a trace.
 pub(crate) fn judge(trace: &str) -> Verdict {
-    let mut comparison = Comparison::default();
+    let mut comparison =
+        Comparison { makers: trace.lines().filter_map(made).collect(), ..Comparison::default() };
     for line in trace.lines().filter(|line| !line.starts_with('#')) {
         if comparison.take(line).is_none() {
             comparison.verdict.wrong.push(format!("not understood: {line}"));
@@ -108,12 +111,24 @@ pub(crate) fn judge(trace: &str) -> Verdict {
     comparison.verdict
 }
 
+/// The thread and the event of a line.
+fn parts(line: &str) -> Option<(u64, &str)> {
+    const COMM: usize = 16;
+    let (thread, rest) = line.get(COMM..)?.strip_prefix('-')?.split_once(' ')?;
+    Some((thread.parse().ok()?, rest.split_once(": ")?.1))
+}
+
+/// The thread that a line says was made, and its maker. The line may come behind those of the new thread.
+fn made(line: &str) -> Option<(u64, u64)> {
+    let (maker, event) = parts(line)?;
+    let (call, result) = event.strip_prefix("sys_clone")?.split_once(" -> ")?;
+    let thread = matches!(call, "" | "3").then(|| hexadecimal(result)).flatten()?;
+    Some((thread, maker)).filter(|(thread, _)| *thread != 0)
+}
+
 impl Comparison {
     fn take(&mut self, line: &str) -> Option<()> {
-        const COMM: usize = 16;
-        let (thread, rest) = line.get(COMM..)?.strip_prefix('-')?.split_once(' ')?;
-        let event = rest.split_once(": ")?.1;
-        let thread = thread.parse().ok()?;
+        let (thread, event) = parts(line)?;
         if let Some(range) = event.strip_prefix("kvm_unmap_hva_range: mmu notifier unmap range: ") {
             let (start, end) = range.split_once(" -- ")?;
             self.kernel_start(thread, (hexadecimal(start)?, hexadecimal(end)?), line);
@@ -186,7 +201,18 @@ impl Comparison {
         }
     }
 
+    /// The process of a thread, 0 if nobody knows.
+    fn process(&self, thread: u64) -> u64 {
+        let maker = |thread: &u64| self.makers.get(thread).copied();
+        // As many generations as there are threads, if numbers were used twice.
+        let mut line = std::iter::successors(Some(thread), maker).take(self.makers.len() + 1);
+        let known =
+            |thread| self.threads.get(&thread).map(|thread| thread.process).filter(|process| *process != 0);
+        line.find_map(known).unwrap_or(0)
+    }
+
     fn kernel_start(&mut self, number: u64, (start, end): (u64, u64), line: &str) {
+        let is_over = self.released.contains(&self.process(number));
         let thread = self.threads.entry(number).or_default();
         let (first, last) = (start, end - 1);
         let is_covered = thread.open.iter().any(|open| open.0 <= first && last <= open.1);
@@ -199,7 +225,7 @@ impl Comparison {
         if is_covered {
             call.has_covered = true;
             self.verdict.starts(call).covered += 1;
-        } else if self.released.contains(&thread.process) {
+        } else if is_over {
             self.verdict.after_exit += 1;
         } else if is_huge && is_touched {
             call.splits.push(line.to_owned());
