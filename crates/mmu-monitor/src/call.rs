@@ -165,8 +165,17 @@ fn event_of(advice: usize) -> Option<Event> {
     }
 }
 
+/// Advice that changes a file, or moves its pages: they may be mapped at other addresses too, by now or in a moment.
+fn goes_by_file(advice: usize) -> bool {
+    matches!(advice as c_int, libc::MADV_REMOVE | libc::MADV_COLLAPSE)
+}
+
 fn advise(start: usize, length: usize, advice: usize) -> Effect {
-    event_of(advice).map_or(Effect::Nothing, |event| Effect::of(event, start, length))
+    let Some(event) = event_of(advice) else { return Effect::Nothing };
+    match Effect::of(event, start, length) {
+        Effect::One(named) if goes_by_file(advice) => Effect::One(Change { range: Range::ALL, ..named }),
+        effect => effect,
+    }
 }
 
 /// One range around all those of an array of `iovec`.

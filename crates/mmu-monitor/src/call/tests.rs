@@ -83,7 +83,7 @@ fn mremap_leaves_shrinks_and_replaces() {
 #[test]
 fn only_advice_that_takes_pages_counts() {
     let advise = |advice: i32| call(libc::SYS_madvise, &[0x1000, 0x1000, advice as usize]);
-    for advice in [libc::MADV_DONTNEED, libc::MADV_FREE, libc::MADV_REMOVE, libc::MADV_PAGEOUT, 24, 25, 102] {
+    for advice in [libc::MADV_DONTNEED, libc::MADV_FREE, libc::MADV_PAGEOUT, 24, 102] {
         assert_eq!(ranges(advise(advice)), [(0x1000, 0x2000)], "{advice}");
     }
     for advice in [libc::MADV_NORMAL, libc::MADV_WILLNEED, libc::MADV_HUGEPAGE, libc::MADV_COLD, 103] {
@@ -156,4 +156,19 @@ fn all_pieces_of_a_segment_are_detached() {
 #[test]
 fn what_is_attached_nowhere_reaches_to_the_top() {
     assert_eq!(ranges(call(libc::SYS_shmdt, &[0x10_0000])), [(0x10_0000, 0)]);
+}
+
+fn advice(advice: c_int, length: usize) -> Effect {
+    let arguments = [0x10000, length, advice as usize, 0, 0, 0];
+    Call { number: libc::SYS_madvise as usize, arguments }.effect()
+}
+
+#[test]
+fn what_a_hole_in_a_file_takes_away_lies_anywhere() {
+    let whole = Effect::One(Change { range: Range::ALL, event: Event::Clear });
+    assert_eq!(advice(libc::MADV_REMOVE, PAGE), whole);
+    assert_eq!(advice(libc::MADV_COLLAPSE, PAGE), whole);
+    assert_eq!(advice(libc::MADV_DONTNEED, PAGE), Effect::of(Event::Clear, 0x10000, PAGE));
+    assert_eq!(advice(libc::MADV_REMOVE, 0), Effect::Nothing);
+    assert_eq!(advice(libc::MADV_WILLNEED, PAGE), Effect::Nothing);
 }

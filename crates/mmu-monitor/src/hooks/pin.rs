@@ -1,12 +1,14 @@
 //! What must hold of this very library before others jump into it: it stays, and its thread-locals are there.
 //!
-//! A library that is loaded late gets its thread-locals when a thread first reaches for them, from the allocator. In the
-//! middle of `free` that is a deadlock. So it has to be there from the start: linked, or preloaded.
+//! Thread-locals that are allocated when a thread first reaches for them are a deadlock in the middle of `free`;
+//! [`near`] keeps them from it, and here it is looked at.
 
 #![expect(unsafe_code, reason = "questions to the dynamic linker")]
 
 use std::string::{String, ToString};
 use std::thread_local;
+
+use super::near;
 
 thread_local! {
     static HERE: u8 = const { 0 };
@@ -17,25 +19,16 @@ thread_local! {
 /// # Errors
 /// The library came too late.
 pub(crate) fn check() -> Result<(), String> {
-    /// More than any program has of thread-locals that exist from the start.
+    /// More than any object has of thread-locals.
     const NEAR: usize = 1 << 18;
     let here = HERE.with(|here| core::ptr::from_ref(here) as usize);
-    if thread_pointer().abs_diff(here) > NEAR {
-        return Err("the library was loaded while the program ran: its thread-locals would be allocated in the middle \
-                    of `free`; link it, or load it with LD_PRELOAD"
+    if near::block().abs_diff(here) > NEAR {
+        return Err("the linker made the thread-locals of this library such that they are allocated in the middle of \
+                    `free`; link it into the program, or load it with LD_PRELOAD"
             .to_string());
     }
     stay();
     Ok(())
-}
-
-fn thread_pointer() -> usize {
-    let pointer;
-    // SAFETY: on x86-64 the thread's own block begins with its address.
-    unsafe {
-        core::arch::asm!("mov {}, fs:[0]", out(reg) pointer, options(nostack, readonly, preserves_flags));
-    }
-    pointer
 }
 
 /// Keeps the object that this code is in from being unloaded, if it is one that could be.
