@@ -19,6 +19,10 @@
 
 #![cfg(target_os = "linux")]
 
+// Nothing in it reaches another library's thread-locals.
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+monitor::keep_thread_locals_near!();
+
 mod border;
 mod external;
 mod preload;
