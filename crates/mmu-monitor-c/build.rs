@@ -3,8 +3,13 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
+    let is = |name: &str, value: &str| std::env::var(name).as_deref() == Ok(value);
+    if is("CARGO_CFG_TARGET_OS", "linux") {
         println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libmmu_monitor.so.0");
         println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
+        // See `keep_thread_locals_near!`.
+        if is("CARGO_CFG_TARGET_ARCH", "x86_64") {
+            println!("cargo::rustc-cdylib-link-arg=-Wl,--defsym=__tls_get_addr=mmu_notifier_thread_local");
+        }
     }
 }

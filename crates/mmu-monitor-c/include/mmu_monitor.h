@@ -112,12 +112,20 @@ void mmu_monitor_unsubscribe(struct mmu_monitor_subscription *subscription);
 /* A change that the program tells of itself, for what no source sees. */
 struct mmu_monitor_external {
 	/* private */
-	uint64_t words[24];
+	uint64_t words[64];
 };
 
 /* 0, or -1: then there is nothing to end. The same thread ends it, and the structure stays where it is meanwhile. */
 int mmu_monitor_external_begin(struct mmu_monitor_external *external, const void *address, size_t length);
 void mmu_monitor_external_end(struct mmu_monitor_external *external);
+
+/*
+ * This process as an address space of mmu_notifier.h: who registers or inserts there hears of the same changes, with the
+ * kernel's structures. The program is linked with -lmmu_notifier, too. The caller is a user of it, and gives that back
+ * with mmput(). NULL if it fails: the monitor was not started, or libmmu_notifier is not there.
+ */
+struct mm_struct;
+struct mm_struct *mmu_monitor_mm(void);
 
 #ifdef __cplusplus
 }

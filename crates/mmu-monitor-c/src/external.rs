@@ -4,18 +4,17 @@
 
 use std::ffi::{c_int, c_void};
 
-use mmu_notifier::{ActiveInvalidation, Event, Invalidation, Range};
+use core::ptr::NonNull;
+
+use mmu_notifier::{Event, Invalidation, Range};
+use monitor::explicit::Begun;
 
 use crate::border::{answer, call};
 use crate::start::running;
 
 /// As large as the header's structure.
-type Words = [u64; 24];
-/// What lies in it between begin and end.
-type Bracket = ActiveInvalidation<'static>;
-
-const _: () =
-    assert!(size_of::<Bracket>() <= size_of::<Words>() && align_of::<Bracket>() <= align_of::<Words>());
+type Words = [u64; 64];
+const _: () = assert!(size_of::<Begun>() <= size_of::<Words>() && align_of::<Begun>() <= align_of::<Words>());
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmu_monitor_external_begin(
@@ -25,9 +24,10 @@ unsafe extern "C" fn mmu_monitor_external_begin(
 ) -> c_int {
     let begin = || {
         let range = Range::from_len(address, length as u64).map_err(|error| error.to_string())?;
-        let bracket = running()?.space().invalidate_start(Invalidation::new(range, Event::Unmap));
-        // SAFETY: the caller's place is large enough, and nothing is in it yet.
-        unsafe { external.cast::<Bracket>().write(bracket) };
+        running()?;
+        let place = NonNull::new(external.cast::<Begun>()).ok_or("external: NULL is no place")?;
+        // SAFETY: the caller's place is large enough, nothing is in it yet, and it stays where it is.
+        unsafe { Begun::begin(place, Invalidation::new(range, Event::Unmap)) };
         Ok::<(), String>(())
     };
     call("mmu_monitor_external_begin", || answer(begin()))
@@ -37,6 +37,6 @@ unsafe extern "C" fn mmu_monitor_external_begin(
 unsafe extern "C" fn mmu_monitor_external_end(external: *mut Words) {
     call("mmu_monitor_external_end", || {
         // SAFETY: the caller's begin wrote it, and it is ended once.
-        unsafe { external.cast::<Bracket>().read() }.end();
+        unsafe { external.cast::<Begun>().drop_in_place() };
     });
 }

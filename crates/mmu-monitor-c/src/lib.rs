@@ -7,6 +7,7 @@
 //! | `start` | the start, which sources tell, and what they cover |
 //! | `subscription` | subscriptions to everything and to a range |
 //! | `external` | changes that the program tells of |
+//! | `mm` | the process as an address space of libmmu_notifier |
 //! | `preload`, `report` | the start by `LD_PRELOAD`, and the line at exit |
 //! | `border` | what every call has in common: no panic leaves, errors are kept |
 //!
@@ -20,11 +21,12 @@
 #![cfg(target_os = "linux")]
 
 // Nothing in it reaches another library's thread-locals.
-#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
-monitor::keep_thread_locals_near!();
+#[cfg(target_arch = "x86_64")]
+mmu_notifier::keep_thread_locals_near!();
 
 mod border;
 mod external;
+mod mm;
 mod preload;
 mod report;
 mod start;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Werror", "-pedantic"];
 
-/// The library, brought up to date: for a test alone cargo builds none of its kind.
+/// The libraries, brought up to date: for a test alone cargo builds none of their kind.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -19,7 +19,17 @@ fn library() -> &'static Path {
         let folder = test.ancestors().nth(2).expect("a test lies in the folder of its profile");
         let profile = if folder.ends_with("debug") { "dev" } else { "release" };
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "-p", "mmu-monitor-c", "--profile", profile, "--target-dir"])
+            .args([
+                "build",
+                "--quiet",
+                "-p",
+                "mmu-monitor-c",
+                "-p",
+                "mmu-notifier-c",
+                "--profile",
+                profile,
+                "--target-dir",
+            ])
             .arg(folder.parent().expect("a profile lies in the target folder"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status();
@@ -106,6 +116,28 @@ fn linked(compiler: &str, standard: &str) {
 fn every_call_of_the_header() {
     linked("gcc", "-std=gnu11");
     linked("g++", "-std=gnu++17");
+}
+
+#[test]
+fn the_process_is_an_mm_of_the_c_interface() {
+    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mmu-notifier-c/include");
+    let [monitor, notifier] =
+        ["libmmu_monitor.so", "libmmu_notifier.so"].map(|name| library().with_file_name(name));
+    let more = [&include, &monitor, &notifier].map(|path| path.to_string_lossy());
+    let more = ["-I", &more[0], &more[1], &more[2]];
+    let Some(program) = compile("gcc", "-std=gnu11", "mm.c", &more) else { return };
+    let folder = made("folder");
+    std::fs::create_dir_all(&folder.0).unwrap();
+    let links =
+        [(monitor, "libmmu_monitor.so.0"), (notifier, "libmmu_notifier.so.0")].map(|(library, soname)| {
+            let link = Made(folder.0.join(soname));
+            std::os::unix::fs::symlink(library, &link.0).unwrap();
+            link
+        });
+    let mut command = Command::new(&program.0);
+    run(command.env("LD_LIBRARY_PATH", &folder.0).env_remove("MMU_MONITOR"));
+    drop(links);
+    let _ = std::fs::remove_dir(&folder.0);
 }
 
 #[test]

@@ -10,12 +10,15 @@
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::c_void;
+use core::fmt;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::io;
 
-use mmu_notifier::{Invalidation, Range};
+use mmu_notifier::{ActiveInvalidation, Invalidation, Range};
 
 use crate::call::Call;
+use crate::follower::{self, Followed};
 use crate::operation::{Operation, Origin, When};
 use crate::process;
 use crate::source::{Source, SourceError};
@@ -65,8 +68,38 @@ impl Source for Explicit {
 /// Sleeps only in callbacks and in `change`; allocates nothing.
 pub fn external<R>(what: impl Into<Invalidation>, change: impl FnOnce() -> R) -> R {
     match process::space() {
-        Some(space) => space.invalidate(what, change),
+        Some(space) => process::around(space, &what.into(), change),
         None => change(),
+    }
+}
+
+/// A change that has begun; dropping it is the end.
+pub struct Begun {
+    // Ended first: it began last.
+    followed: Option<Followed>,
+    _active: ActiveInvalidation<'static>,
+}
+
+impl Begun {
+    /// Begins a change in the place of the caller, for who cannot use a closure. False, and nothing is begun, if there is
+    /// no monitor.
+    ///
+    /// # Safety
+    /// - `place` is valid for writes, and what is written does not move before it is dropped, by the thread that began.
+    pub unsafe fn begin(place: NonNull<Begun>, what: impl Into<Invalidation>) -> bool {
+        let Some(space) = process::space() else { return false };
+        let what = what.into();
+        // SAFETY: as promised by the caller.
+        unsafe { place.write(Begun { followed: None, _active: space.invalidate_start(what) }) };
+        // SAFETY: just written, and nobody else knows it.
+        follower::start(&what, unsafe { &mut (*place.as_ptr()).followed });
+        true
+    }
+}
+
+impl fmt::Debug for Begun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Begun").finish_non_exhaustive()
     }
 }
 
@@ -204,8 +237,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Allocator<A> {
 
 fn announced<R>(memory: *mut u8, layout: Layout, change: impl FnOnce() -> R) -> R {
     match (process::space(), Range::from_len(memory, layout.size() as u64)) {
-        // A subscriber's own book-keeping comes through here too, while nobody watches yet.
-        (Some(space), Ok(range)) if space.has_notifiers() => space.invalidate(range, change),
+        (Some(space), Ok(range)) => process::around(space, &range.into(), change),
         _ => change(),
     }
 }

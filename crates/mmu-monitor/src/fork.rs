@@ -8,13 +8,14 @@
 
 #![expect(unsafe_code, reason = "functions of the C library")]
 
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 use core::mem::ManuallyDrop;
 use std::sync::Once;
 use std::thread_local;
 
 use mmu_notifier::{ActiveInvalidation, Event, Invalidation, Range};
 
+use crate::follower::{self, Followed};
 use crate::process;
 
 type Bracket = ManuallyDrop<ActiveInvalidation<'static>>;
@@ -22,6 +23,7 @@ type Bracket = ManuallyDrop<ActiveInvalidation<'static>>;
 thread_local! {
     // Const and without a destructor: reaching it allocates nothing.
     static FORKING: Cell<Option<Bracket>> = const { Cell::new(None) };
+    static FOLLOWED: ManuallyDrop<RefCell<Option<Followed>>> = const { ManuallyDrop::new(RefCell::new(None)) };
 }
 
 /// Asks the C library to tell, once a process.
@@ -39,11 +41,13 @@ extern "C" fn before() {
     if let Some(space) = process::space() {
         let whole = Invalidation::new(Range::ALL, Event::ProtectionPage);
         FORKING.set(Some(ManuallyDrop::new(space.invalidate_start(whole))));
+        FOLLOWED.with(|followed| follower::start(&whole, &mut followed.borrow_mut()));
     }
 }
 
 extern "C" fn after() {
     if let Some(bracket) = FORKING.take() {
+        FOLLOWED.with(|followed| *followed.borrow_mut() = None);
         ManuallyDrop::into_inner(bracket).end();
     }
 }
@@ -51,5 +55,6 @@ extern "C" fn after() {
 extern "C" fn leave() {
     if let Some(space) = process::space() {
         space.release();
+        follower::release();
     }
 }

@@ -43,8 +43,6 @@ mod function;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 mod install;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
-mod near;
-#[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 pub(crate) mod object;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 pub(crate) mod pin;
@@ -69,8 +67,12 @@ mod install {
     pub(super) enum Installed {}
 
     impl Installed {
-        pub(super) fn put() -> Result<Installed, String> {
+        pub(super) fn prepare() -> Result<Installed, String> {
             Err("not yet on this machine: it takes x86-64 and glibc; `explicit` works everywhere".to_string())
+        }
+
+        pub(super) fn put(&self) -> Result<(), String> {
+            match *self {}
         }
 
         pub(super) fn take_back(&self) {
@@ -100,7 +102,7 @@ impl Hooks {
     /// The patched places, one line each: where, and which call.
     pub fn places(&self) -> std::vec::Vec<std::string::String> {
         let installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner);
-        installed.as_ref().map_or_else(std::vec::Vec::new, Installed::places)
+        installed.iter().filter(|_| self.is_armed()).flat_map(Installed::places).collect()
     }
 }
 
@@ -117,12 +119,15 @@ impl Source for Hooks {
     }
 
     fn arm(&self) -> Result<(), SourceError> {
+        let refuse = |reason| SourceError::new("hooks", reason);
         let mut installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner);
-        if installed.is_none() {
-            let refuse = |reason| SourceError::new("hooks", reason);
+        if !self.is_armed() {
             crate::process::make().map_err(|error| refuse(format!("{error}")))?;
             crate::fork::arm();
-            *installed = Some(Installed::put().map_err(refuse)?);
+            if installed.is_none() {
+                *installed = Some(Installed::prepare().map_err(refuse)?);
+            }
+            installed.as_ref().map_or(Ok(()), Installed::put).map_err(refuse)?;
             self.armed.store(true, Ordering::Release);
         }
         Ok(())
@@ -133,10 +138,9 @@ impl Source for Hooks {
     }
 
     fn disarm(&self) {
-        let mut installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(installed) = installed.take() {
-            self.armed.store(false, Ordering::Release);
-            installed.take_back();
+        let installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.armed.swap(false, Ordering::AcqRel) {
+            installed.iter().for_each(Installed::take_back);
         }
     }
 }

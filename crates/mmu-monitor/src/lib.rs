@@ -37,6 +37,7 @@ mod call;
 pub mod choice;
 pub mod dispatch;
 pub mod explicit;
+mod follower;
 mod fork;
 pub mod hooks;
 mod kernel;
@@ -51,6 +52,7 @@ mod strict;
 pub mod userfaultfd;
 
 pub use choice::{Choice, UnknownSource};
+pub use follower::{Follower, Place};
 pub use monitor::{Monitor, SOURCES, StartError, Uncovered};
 pub use operation::{Operation, Origin, When};
 pub use source::{Source, SourceError};

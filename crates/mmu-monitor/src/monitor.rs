@@ -8,6 +8,7 @@ use mmu_notifier::{AddressSpaceRef, OutOfMemory, Range};
 use crate::choice::{Choice, UnknownSource};
 use crate::dispatch::DISPATCH;
 use crate::explicit::EXPLICIT;
+use crate::follower::Follower;
 use crate::hooks::HOOKS;
 use crate::operation::{Operation, Origin, When};
 use crate::process;
@@ -66,6 +67,12 @@ impl Monitor {
     /// The space whose changes the sources tell of: subscribe here.
     pub fn space(self) -> &'static AddressSpaceRef {
         self.space
+    }
+
+    /// Brings another address space along, which hears of the same changes, within the starts and ends of this one.
+    /// False if there is one already.
+    pub fn follow(self, follower: &'static dyn Follower) -> bool {
+        crate::follower::set(follower)
     }
 
     /// When the armed sources tell of an operation, the best of them, as the calling thread has it: some sources arm

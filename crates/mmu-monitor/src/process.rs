@@ -17,6 +17,7 @@ use std::sync::OnceLock;
 use mmu_notifier::{AddressSpace, AddressSpaceRef, Invalidation, OutOfMemory};
 
 use crate::call::{Call, Change, Effect};
+use crate::follower;
 use crate::kernel::system_call;
 use crate::strict;
 
@@ -43,15 +44,21 @@ pub(crate) fn bracket<R>(effect: Effect, change: impl FnOnce() -> R) -> R {
     let Some(space) = space() else { return change() };
     match effect {
         Effect::Nothing => change(),
-        Effect::One(one) => space.invalidate(invalidation(one), change),
+        Effect::One(one) => around(space, &invalidation(one), change),
         Effect::Two(left, replaced) => {
-            space.invalidate(invalidation(left), || space.invalidate(invalidation(replaced), change))
+            around(space, &invalidation(left), || around(space, &invalidation(replaced), change))
         }
     }
 }
 
 fn invalidation(change: Change) -> Invalidation {
     Invalidation::new(change.range, change.event)
+}
+
+/// Makes a change between the starts and ends of one invalidation.
+#[inline]
+pub(crate) fn around<R>(space: &AddressSpaceRef, what: &Invalidation, change: impl FnOnce() -> R) -> R {
+    space.invalidate(*what, || follower::around(what, change))
 }
 
 /// Makes a memory system call between the starts and the ends of what it invalidates. `errno` stays as it is.

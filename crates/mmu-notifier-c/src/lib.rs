@@ -23,6 +23,10 @@
 //!
 //! A `SAFETY:` comment that speaks of "the caller's" names the first of these.
 
+// Called within allocators, by who feeds it. Nothing in it reaches another library's thread-locals.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+notifier::keep_thread_locals_near!();
+
 mod additions;
 mod call;
 mod errno;

@@ -28,6 +28,8 @@ mod futex;
 mod linux;
 #[cfg(any(loom, shuttle))]
 mod model;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod near;
 #[cfg(all(
     feature = "std",
     any(not(target_os = "linux"), mmu_notifier_std_parking),

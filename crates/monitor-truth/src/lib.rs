@@ -13,8 +13,8 @@
 #![cfg(target_os = "linux")]
 
 // Nothing in it reaches another library's thread-locals.
-#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
-mmu_monitor::keep_thread_locals_near!();
+#[cfg(target_arch = "x86_64")]
+mmu_notifier::keep_thread_locals_near!();
 
 mod mark;
 mod start;

@@ -5,7 +5,7 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use super::object::{self, Kind, Object};
-use super::site::{self, Site, Which};
+use super::site::{self, PATCH, Site, Which};
 use super::stub::Stubs;
 use super::text::{self, Write};
 use super::{pin, self_test};
@@ -19,18 +19,18 @@ pub(super) struct Patched {
     stubs: Stubs,
 }
 
-/// What was put in.
+/// What was prepared once, and is put in and taken out. The stubs and pads stay: a thread may be inside.
 #[derive(Debug)]
 pub(super) struct Installed {
     patched: Vec<Patched>,
 }
 
 impl Installed {
-    /// Puts all in.
+    /// Prepares all, and changes nothing yet.
     ///
     /// # Errors
-    /// Why not; then all is as before.
-    pub(super) fn put() -> Result<Installed, String> {
+    /// What is not as expected.
+    pub(super) fn prepare() -> Result<Installed, String> {
         pin::check()?;
         let objects = object::find();
         if !objects.iter().any(|object| object.kind != Kind::Linker) {
@@ -39,26 +39,27 @@ impl Installed {
             );
         }
         let patched = objects.into_iter().map(Patched::prepare).collect::<Result<Vec<_>, _>>()?;
-        let mut installed = Installed { patched: Vec::new() };
-        for one in patched {
-            if let Err(reason) = text::write_all(one.object(), &one.jumps()) {
-                installed.take_back();
-                return Err(reason);
-            }
-            installed.patched.push(one);
+        Ok(Installed { patched })
+    }
+
+    /// Puts all in.
+    ///
+    /// # Errors
+    /// Why not; then all is as before.
+    pub(super) fn put(&self) -> Result<(), String> {
+        let written = self.patched.iter().try_for_each(|one| one.put());
+        let tested = written.and_then(|()| process::space().map_or(Ok(()), self_test::run));
+        if tested.is_err() {
+            self.take_back();
         }
-        if let Some(Err(silent)) = process::space().map(self_test::run) {
-            installed.take_back();
-            return Err(silent);
-        }
-        Ok(installed)
+        tested
     }
 
     /// Puts the old instructions back, where nobody else has patched since.
     pub(super) fn take_back(&self) {
         for one in &self.patched {
             // Refused only where putting in was refused.
-            let _ = text::write_all(one.object(), &one.restored());
+            let _ = text::write_all(&one.object, &[], &one.restored());
         }
     }
 
@@ -82,8 +83,22 @@ impl Patched {
         Ok(Patched { object, sites, stubs })
     }
 
-    pub(super) fn object(&self) -> &Object {
-        &self.object
+    /// Puts the jumps in.
+    ///
+    /// # Errors
+    /// Somebody else has patched since it was prepared, or nobody may write.
+    pub(super) fn put(&self) -> Result<(), String> {
+        if let Some(site) = self.sites.iter().find(|site| text::bytes(site.address) != site.old) {
+            let offset = site.address - self.object.whole.start;
+            return Err(format!("{}: somebody else has patched offset {offset:#x}", self.object.name));
+        }
+        text::write_all(&self.object, &self.pads(), &self.jumps())
+    }
+
+    /// Takes them out, where nobody else has patched since.
+    #[cfg(test)]
+    pub(super) fn take_back(&self) -> Result<(), String> {
+        text::write_all(&self.object, &[], &self.restored())
     }
 
     /// The address of each site, and that of its stub.
@@ -91,19 +106,25 @@ impl Patched {
         self.sites.iter().enumerate().map(|(index, site)| (site, self.stubs.of(index)))
     }
 
-    pub(super) fn jumps(&self) -> Vec<Write> {
-        let jump = |(site, stub): (&Site, usize)| {
-            let bytes = text::jump(site.address, stub);
-            Write { address: site.address, bytes, detour: stub }
+    /// The long jumps of the pads. They are written each time, and always the same.
+    fn pads(&self) -> Vec<Write> {
+        let pad = |(site, stub): (&Site, usize)| {
+            let pad = site.pad?;
+            Some(Write::new(pad, &text::jump(pad, stub), stub))
         };
-        self.pairs().map(jump).collect()
+        self.pairs().filter_map(pad).collect()
     }
 
-    pub(super) fn restored(&self) -> Vec<Write> {
-        let ours =
-            |(site, stub): &(&Site, usize)| text::bytes(site.address) == text::jump(site.address, *stub);
-        let old =
-            |(site, stub): (&Site, usize)| Write { address: site.address, bytes: site.old, detour: stub };
+    fn jumps(&self) -> Vec<Write> {
+        self.pairs().map(|(site, stub)| jump(site, stub)).collect()
+    }
+
+    fn restored(&self) -> Vec<Write> {
+        let ours = |(site, stub): &(&Site, usize)| jump(site, *stub).is_there();
+        let old = |(site, stub): (&Site, usize)| {
+            let length = if site.pad.is_some() { text::SHORT } else { PATCH };
+            Write::new(site.address, &site.old[..length], stub)
+        };
         self.pairs().filter(ours).map(old).collect()
     }
 
@@ -117,5 +138,13 @@ impl Patched {
             let vectors = if site.has_vectors { ", vector registers kept" } else { "" };
             format!("{}+{offset:#x}: {call}{vectors}", self.object.name)
         })
+    }
+}
+
+/// The jump of a site: to its pad, if it has one, else to its stub.
+fn jump(site: &Site, stub: usize) -> Write {
+    match site.pad {
+        Some(pad) => Write::new(site.address, &text::short_jump(site.address, pad), stub),
+        None => Write::new(site.address, &text::jump(site.address, stub), stub),
     }
 }

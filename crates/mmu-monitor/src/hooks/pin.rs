@@ -1,7 +1,7 @@
 //! What must hold of this very code before others jump into it: it stays, and its thread-locals allocate nothing.
 //!
-//! In an executable both do. A shared library must say [`keep_thread_locals_near!`](crate::keep_thread_locals_near), and is
-//! kept from being unloaded here.
+//! In an executable both do. A shared library must say
+//! [`keep_thread_locals_near!`](mmu_notifier::keep_thread_locals_near), and is kept from being unloaded here.
 
 #![expect(unsafe_code, reason = "questions to the dynamic linker")]
 
@@ -16,13 +16,15 @@ pub(crate) fn check() -> Result<(), String> {
     // SAFETY: the kernel's table never changes.
     let program = unsafe { libc::getauxval(libc::AT_PHDR) } as usize;
     let library = object_of(check as *const () as usize);
-    if library.is_none() || library.map(|info| info.dli_fbase) == object_of(program).map(|info| info.dli_fbase) {
+    if library.is_none()
+        || library.map(|info| info.dli_fbase) == object_of(program).map(|info| info.dli_fbase)
+    {
         return Ok(());
     }
     if asks_linker() {
         return Err(String::from(
             "this shared library asks the dynamic linker for its thread-locals, which may allocate in the middle of \
-             `free`: say `mmu_monitor::keep_thread_locals_near!()` in it, or link the monitor into the program",
+             `free`: say `mmu_notifier::keep_thread_locals_near!()` in it, or link the monitor into the program",
         ));
     }
     library.into_iter().for_each(stay);

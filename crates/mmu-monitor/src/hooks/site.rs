@@ -13,10 +13,11 @@ use std::format;
 use std::string::String;
 use std::vec::Vec;
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use super::function::Functions;
 use super::object::{Kind, Object};
+use super::text;
 use crate::call::NUMBERS;
 
 /// The length of the instruction that is replaced, in bytes.
@@ -41,6 +42,8 @@ pub(super) struct Site {
     pub(super) old: [u8; PATCH],
     /// The function around it uses vector registers.
     pub(super) has_vectors: bool,
+    /// Unused bytes behind the function, for a site that cannot be exchanged in one step.
+    pub(super) pad: Option<usize>,
 }
 
 /// Finds all sites of an object.
@@ -59,7 +62,8 @@ pub(super) fn find(object: &Object) -> Result<Vec<Site>, String> {
         let Some(function) = functions.around(call).filter(|function| function.contains(&call)) else {
             continue;
         };
-        sites.extend(Body::decode(object, &function).sites(object)?);
+        let pad = pad_behind(object, &functions, &function);
+        sites.extend(Body::decode(object, &function).sites(object, pad)?);
         done = function;
     }
     complete(object, &sites)?;
@@ -87,15 +91,20 @@ impl Body {
         Body { instructions: decoder.into_iter().collect() }
     }
 
-    fn sites(&self, object: &Object) -> Result<Vec<Site>, String> {
-        let mut sites = Vec::new();
+    fn sites(&self, object: &Object, mut pad: Option<usize>) -> Result<Vec<Site>, String> {
+        let mut sites: Vec<Site> = Vec::new();
         let has_vectors = self.instructions.iter().any(uses_vectors);
         let mut number = None;
         for (index, instruction) in self.instructions.iter().enumerate() {
             if instruction.code() == Code::Syscall {
                 let before = index.checked_sub(1).map(|before| &self.instructions[before]);
                 match (before.and_then(which), number) {
-                    (Some(which), _) => sites.extend(self.site(object, instruction, which, has_vectors)?),
+                    (Some(which), _) => {
+                        sites.extend(
+                            self.site(object, instruction, which, has_vectors)?
+                                .map(|site| site.with(&mut pad)),
+                        );
+                    }
                     (None, Some(number)) if NUMBERS.contains(&number) => {
                         return Err(unexpected(object, instruction.ip(), "its number is set elsewhere"));
                     }
@@ -126,8 +135,35 @@ impl Body {
         let mut old = [0; PATCH];
         let offset = address - object.text.start;
         old.copy_from_slice(&object.code()[offset..offset + PATCH]);
-        Ok(Some(Site { address, which, old, has_vectors }))
+        Ok(Some(Site { address, which, old, has_vectors, pad: None }))
     }
+}
+
+impl Site {
+    /// Takes the pad if it needs one and can reach it.
+    fn with(self, pad: &mut Option<usize>) -> Site {
+        let needs = !text::is_one_step(self.address, PATCH) && text::is_one_step(self.address, text::SHORT);
+        let near = pad.filter(|pad| needs && text::is_near(self.address, *pad));
+        if near.is_some() {
+            *pad = None;
+        }
+        Site { pad: near, ..self }
+    }
+}
+
+/// Bytes between a function and the next one that nothing executes, enough for a jump.
+fn pad_behind(object: &Object, functions: &Functions<'_>, function: &Range<usize>) -> Option<usize> {
+    const ALIGNED: usize = 16;
+    let bytes = function.end..function.end.next_multiple_of(ALIGNED);
+    let code = object.code().get(bytes.start - object.text.start..bytes.end - object.text.start)?;
+    let is_idle = |instruction: Instruction| {
+        matches!(instruction.mnemonic(), Mnemonic::Nop | Mnemonic::Int3)
+            || (instruction.code() == Code::Xchg_r16_AX && instruction.op0_register() == Register::AX)
+    };
+    let mut decoder = Decoder::with_ip(64, code, bytes.start as u64, DecoderOptions::NONE);
+    let nobodys =
+        bytes.clone().all(|address| functions.around(address).is_none_or(|other| !other.contains(&address)));
+    (bytes.len() >= PATCH && nobodys && decoder.iter().all(is_idle)).then_some(bytes.start)
 }
 
 /// Which call follows, if this is the first half of a site.

@@ -1,4 +1,4 @@
-//! Sites as no C library of today has them: among vector registers, across two lines of the cache.
+//! Sites of all kinds: among vector registers, and across two blocks, with and without a pad.
 
 #![expect(unsafe_code, reason = "machine code")]
 
@@ -46,34 +46,38 @@ global_asm!(
     "movq rcx, xmm3",
     "add rax, rcx",
     "ret",
-    // The same without vectors; the first instruction of the site begins three bytes before a line.
+    // The same without vectors; the first instruction of the site begins three bytes before a block.
     ".p2align 6",
     ".skip 47, 0x90",
-    ".globl mmu_monitor_test_across_lines",
-    "mmu_monitor_test_across_lines:",
+    ".globl mmu_monitor_test_across_blocks",
+    "mmu_monitor_test_across_blocks:",
     "mov esi, 4096",
     "mov edx, 4",
     ".skip 4, 0x90",
-    ".globl mmu_monitor_test_across_lines_site",
-    "mmu_monitor_test_across_lines_site:",
+    ".globl mmu_monitor_test_across_blocks_site",
+    "mmu_monitor_test_across_blocks_site:",
     "mov eax, 28",
     "syscall",
     "ret",
+    ".globl mmu_monitor_test_across_blocks_pad",
+    "mmu_monitor_test_across_blocks_pad:",
+    ".skip 8, 0x90",
     ".popsection",
 );
 
 unsafe extern "C" {
     fn mmu_monitor_test_among_vectors(page: usize) -> i64;
     fn mmu_monitor_test_among_vectors_site();
-    fn mmu_monitor_test_across_lines(page: usize) -> i64;
-    fn mmu_monitor_test_across_lines_site();
+    fn mmu_monitor_test_across_blocks(page: usize) -> i64;
+    fn mmu_monitor_test_across_blocks_site();
+    fn mmu_monitor_test_across_blocks_pad();
 }
 
 /// Patching is for one at a time.
 static ONE: Mutex<()> = Mutex::new(());
 
 /// This program as an object, with one site.
-fn patched(site: unsafe extern "C" fn(), has_vectors: bool) -> Patched {
+fn patched(site: unsafe extern "C" fn(), has_vectors: bool, pad: Option<unsafe extern "C" fn()>) -> Patched {
     let address = site as *const () as usize;
     let text = address & !(PAGE - 1)..(address + 2 * PAGE) & !(PAGE - 1);
     let object = Object {
@@ -83,8 +87,9 @@ fn patched(site: unsafe extern "C" fn(), has_vectors: bool) -> Patched {
         table: text.start..text.start,
         text,
     };
+    let pad = pad.map(|pad| pad as *const () as usize);
     let which = Which::Number(libc::SYS_madvise as usize);
-    let site = Site { address, which, old: text::bytes(address), has_vectors };
+    let site = Site { address, which, old: text::bytes(address), has_vectors, pad };
     Patched::with(object, Vec::from([site])).unwrap()
 }
 
@@ -113,39 +118,49 @@ fn vector_registers_live_across_a_site() {
     let _one = ONE.lock().unwrap();
     let page = page();
     let (starts, _subscription) = counted(page);
-    let patched = patched(mmu_monitor_test_among_vectors_site, true);
-    text::write_all(patched.object(), &patched.jumps()).unwrap();
+    let patched = patched(mmu_monitor_test_among_vectors_site, true, None);
+    patched.put().unwrap();
     // SAFETY: the page is this test's.
     let sum = unsafe { mmu_monitor_test_among_vectors(page) };
-    text::write_all(patched.object(), &patched.restored()).unwrap();
+    patched.take_back().unwrap();
     assert_eq!((sum, starts.load(Ordering::Relaxed)), (66, 1));
 }
 
 #[test]
-fn a_site_across_two_lines_is_exchanged_under_load() {
+fn a_site_across_two_blocks_is_exchanged_by_a_pad() {
+    exchange_under_load(Some(mmu_monitor_test_across_blocks_pad));
+}
+
+#[test]
+fn a_site_across_two_blocks_is_exchanged_by_steps() {
+    exchange_under_load(None);
+}
+
+fn exchange_under_load(pad: Option<unsafe extern "C" fn()>) {
     let _one = ONE.lock().unwrap();
     let page = page();
     let (starts, _subscription) = counted(page);
-    let patched = patched(mmu_monitor_test_across_lines_site, false);
-    assert!(patched.jumps().iter().all(|write| write.address % 64 > 59), "it does lie across two lines");
+    let patched = patched(mmu_monitor_test_across_blocks_site, false, pad);
+    let site = mmu_monitor_test_across_blocks_site as *const () as usize;
+    assert!(!text::is_one_step(site, 5) && text::is_one_step(site, 2));
     let stop: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
     let worker = || {
         std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 // SAFETY: the page is this test's.
-                assert_eq!(unsafe { mmu_monitor_test_across_lines(page) }, 0);
+                assert_eq!(unsafe { mmu_monitor_test_across_blocks(page) }, 0);
             }
         })
     };
     let workers = [worker(), worker()];
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(1) {
-        text::write_all(patched.object(), &patched.jumps()).unwrap();
+        patched.put().unwrap();
         let before = starts.load(Ordering::Relaxed);
         // SAFETY: as above.
-        assert_eq!(unsafe { mmu_monitor_test_across_lines(page) }, 0);
+        assert_eq!(unsafe { mmu_monitor_test_across_blocks(page) }, 0);
         assert!(starts.load(Ordering::Relaxed) > before, "patched means heard");
-        text::write_all(patched.object(), &patched.restored()).unwrap();
+        patched.take_back().unwrap();
     }
     stop.store(true, Ordering::Relaxed);
     workers.into_iter().for_each(|worker| worker.join().unwrap());

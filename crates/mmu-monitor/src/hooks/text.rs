@@ -1,10 +1,13 @@
 //! Writing to text that other threads execute.
 //!
-//! Five bytes of a site are exchanged. In a process of one thread nobody can be there: they are written through
-//! `/proc/self/mem`, which writes to private copies of pages whatever their protection, also where the process may not
-//! make memory writable and executable. Where other threads run the pages are made writable for the time, and
-//! - if the five bytes lie within one line of the cache, one locked instruction exchanges eight bytes around them:
-//!   another thread fetches the old instruction or the new one;
+//! A jump takes the place of the first instruction of a site, or of its first two bytes. In a process of one thread nobody
+//! can be there: it is written through `/proc/self/mem`, which writes to private copies of pages whatever their
+//! protection, also where the process may not make memory writable and executable. Where other threads run the pages are
+//! made writable for the time, and
+//! - if the bytes lie within one block of those that processors fetch at once, one locked instruction exchanges eight
+//!   bytes around them: another thread fetches the old instruction or the new one;
+//! - if the first two do, they become a short jump to unused bytes behind the function (a *pad*), which hold the long
+//!   one: whoever has fetched the two old bytes finds the rest of the old instruction behind them;
 //! - else in three steps, with the processors synchronised after each: a breakpoint over the first byte, the rest behind
 //!   it, the first byte. Who meets the breakpoint is sent to the stub by a handler of SIGTRAP.
 //!
@@ -23,26 +26,53 @@ use super::site::PATCH;
 use super::stub::checked;
 use crate::kernel::system_call;
 
-const LINE: usize = 64;
+/// What every processor fetches at once, aligned, in bytes.
+const FETCHED: usize = 16;
+/// The length of a short jump.
+pub(super) const SHORT: usize = 2;
 const PAGE: usize = 4096;
 
-/// Five bytes to be written, and where a thread that meets the breakpoint goes on.
+/// Bytes to be written, and where a thread that meets the breakpoint goes on.
 #[derive(Clone, Debug)]
 pub(super) struct Write {
     pub(super) address: usize,
-    pub(super) bytes: [u8; PATCH],
-    pub(super) detour: usize,
+    bytes: [u8; PATCH],
+    length: usize,
+    detour: usize,
 }
 
-/// Writes all of `writes`, which lie in `object`.
+impl Write {
+    pub(super) fn new(address: usize, bytes: &[u8], detour: usize) -> Self {
+        let mut held = [0; PATCH];
+        held[..bytes.len()].copy_from_slice(bytes);
+        Write { address, bytes: held, length: bytes.len(), detour }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    /// Says whether it stands there.
+    pub(super) fn is_there(&self) -> bool {
+        bytes(self.address).starts_with(self.bytes())
+    }
+}
+
+/// Says whether so many bytes can be exchanged in one step.
+pub(super) fn is_one_step(address: usize, length: usize) -> bool {
+    address % FETCHED + length <= FETCHED
+}
+
+/// Writes all of `pads`, where nobody is, and then all of `writes`; they lie in `object`.
 ///
 /// # Errors
 /// The kernel lets nobody write there; then nothing was written.
-pub(super) fn write_all(object: &Object, writes: &[Write]) -> Result<(), String> {
-    if is_alone() && write_through_file(writes) {
+pub(super) fn write_all(object: &Object, pads: &[Write], writes: &[Write]) -> Result<(), String> {
+    let all = || pads.iter().chain(writes);
+    if is_alone() && write_through_file(all()) {
         return Ok(());
     }
-    let pages = pages(writes);
+    let pages = pages(all());
     protect(&pages, libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC).map_err(|error| {
         let _ = protect(&pages, libc::PROT_READ | libc::PROT_EXEC);
         let name = &object.name;
@@ -51,6 +81,10 @@ pub(super) fn write_all(object: &Object, writes: &[Write]) -> Result<(), String>
              MemoryDenyWriteExecute) can start the monitor before its first thread"
         )
     })?;
+    for pad in pads {
+        pad.bytes().iter().enumerate().for_each(|(offset, byte)| store(pad.address + offset, *byte));
+    }
+    synchronize();
     writes.iter().for_each(exchange);
     // It was readable and executable before, so this is not refused.
     let _ = protect(&pages, libc::PROT_READ | libc::PROT_EXEC);
@@ -64,17 +98,18 @@ fn is_alone() -> bool {
 }
 
 /// Writes in a process of one thread; false if that is not possible, and nothing was written.
-fn write_through_file(writes: &[Write]) -> bool {
+fn write_through_file<'w>(mut writes: impl Iterator<Item = &'w Write>) -> bool {
     use std::os::unix::fs::FileExt;
     let Ok(file) = std::fs::OpenOptions::new().write(true).open("/proc/self/mem") else { return false };
     // If the first is refused, all are.
-    writes.iter().all(|write| file.write_all_at(&write.bytes, write.address as u64).is_ok())
+    writes.all(|write| file.write_all_at(write.bytes(), write.address as u64).is_ok())
 }
 
 /// The pages around all writes, without gaps: their text is one mapping.
-fn pages(writes: &[Write]) -> Range<usize> {
-    let first = writes.iter().map(|write| write.address).min().unwrap_or(0);
-    let last = writes.iter().map(|write| write.address + PATCH).max().unwrap_or(0);
+fn pages<'w>(writes: impl Iterator<Item = &'w Write>) -> Range<usize> {
+    let (first, last) = writes.fold((usize::MAX, 0), |(first, last), write| {
+        (first.min(write.address), last.max(write.address + write.length))
+    });
     first & !(PAGE - 1)..last.next_multiple_of(PAGE)
 }
 
@@ -85,26 +120,24 @@ fn protect(pages: &Range<usize>, protection: libc::c_int) -> std::io::Result<()>
 }
 
 fn exchange(write: &Write) {
-    let within = write.address % LINE;
-    if within + PATCH <= LINE {
-        // Eight bytes of the same line that hold the five.
-        let start = write.address - within.saturating_sub(LINE - 8);
-        let mut bytes = [0; 8];
-        // SAFETY: the pages are writable and readable now, and nobody else writes them.
-        unsafe { core::ptr::copy_nonoverlapping(start as *const u8, bytes.as_mut_ptr(), 8) };
-        let offset = write.address - start;
-        bytes[offset..offset + PATCH].copy_from_slice(&write.bytes);
-        // SAFETY: the pages are writable now; the eight bytes lie in one line.
-        unsafe { exchange_eight(start, u64::from_le_bytes(bytes)) };
-    } else {
-        exchange_by_steps(write);
+    if !is_one_step(write.address, write.length) {
+        return exchange_by_steps(write);
     }
+    // Eight bytes of the same block that hold them.
+    let start = write.address - (write.address % FETCHED).saturating_sub(FETCHED - 8);
+    let mut bytes = [0; 8];
+    // SAFETY: the pages are writable and readable now, and nobody else writes them.
+    unsafe { core::ptr::copy_nonoverlapping(start as *const u8, bytes.as_mut_ptr(), 8) };
+    let offset = write.address - start;
+    bytes[offset..offset + write.length].copy_from_slice(write.bytes());
+    // SAFETY: the pages are writable now; the eight bytes lie in one block.
+    unsafe { exchange_eight(start, u64::from_le_bytes(bytes)) };
 }
 
 /// Stores eight bytes at once; the address need not be aligned.
 ///
 /// # Safety
-/// - They lie in one line of memory that may be written.
+/// - They lie in one block of memory that may be written.
 unsafe fn exchange_eight(address: usize, bytes: u64) {
     // SAFETY: the caller's promise. A locked instruction within a line is one step for everybody.
     unsafe { core::arch::asm!("xchg [{}], {}", in(reg) address, inout(reg) bytes => _, options(nostack)) };
@@ -127,16 +160,19 @@ fn exchange_by_steps(write: &Write) {
     DETOUR.store(write.detour, Ordering::Relaxed);
     // ORDERING: pairs with the Acquire in `detour_of`: who sees the breakpoint sees its detour or a later one.
     BREAKPOINT.store(write.address, Ordering::Release);
-    let put = |offset: usize, byte: u8| {
-        // SAFETY: the pages are writable now; a byte is one step for everybody.
-        unsafe { core::ptr::write_volatile((write.address + offset) as *mut u8, byte) };
-    };
-    put(0, INT3);
+    store(write.address, INT3);
     synchronize();
-    (1..PATCH).for_each(|offset| put(offset, write.bytes[offset]));
+    let behind = write.bytes().iter().enumerate().skip(1);
+    behind.for_each(|(offset, byte)| store(write.address + offset, *byte));
     synchronize();
-    put(0, write.bytes[0]);
+    store(write.address, write.bytes[0]);
     synchronize();
+}
+
+/// Stores a byte of code.
+fn store(address: usize, byte: u8) {
+    // SAFETY: whoever calls has made the page writable; a byte is one step for everybody.
+    unsafe { core::ptr::write_volatile(address as *mut u8, byte) };
 }
 
 /// Where a thread that met the breakpoint at `met` goes on, while that is under exchange.
@@ -199,6 +235,16 @@ fn synchronize() {
 pub(super) fn jump(from: usize, to: usize) -> [u8; PATCH] {
     let [a, b, c, d] = super::stub::distance(from + PATCH, to);
     [0xe9, a, b, c, d]
+}
+
+/// The short jump from a site to a pad, which lies near.
+pub(super) fn short_jump(from: usize, to: usize) -> [u8; SHORT] {
+    [0xeb, to.wrapping_sub(from + SHORT) as u8]
+}
+
+/// Says whether a short jump reaches.
+pub(super) fn is_near(from: usize, to: usize) -> bool {
+    i8::try_from(to.wrapping_sub(from + SHORT) as isize).is_ok()
 }
 
 /// Reads what stands at a site now.
