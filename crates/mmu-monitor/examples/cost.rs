@@ -43,6 +43,12 @@ mod linux {
         unsafe { libc::madvise(state.0, PAGE, libc::MADV_DONTNEED) };
     }
 
+    /// Advice that takes nothing away: the hooks look at it, and let it pass.
+    fn harmless(state: &mut State) {
+        // SAFETY: the page is this thread's own.
+        unsafe { libc::madvise(state.0, PAGE, libc::MADV_NORMAL) };
+    }
+
     fn mprotect(state: &mut State) {
         // SAFETY: the page is this thread's own.
         unsafe { libc::mprotect(state.0, PAGE, libc::PROT_READ | libc::PROT_WRITE) };
@@ -100,8 +106,9 @@ mod linux {
         };
         // As a test it only has to run.
         let size = if cfg!(debug_assertions) { (1, 100) } else { (15, 20_000) };
-        let calls: [(&str, Work); 4] = [
+        let calls: [(&str, Work); 5] = [
             ("getppid", getppid),
+            ("harmless", harmless),
             ("madvise", madvise),
             ("mprotect", mprotect),
             ("munmap+mmap", mmap_munmap),

@@ -9,6 +9,7 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
 use core::fmt::{self, Write};
+use core::ptr;
 use std::thread_local;
 
 use mmu_notifier::diagnostics;
@@ -18,13 +19,14 @@ use crate::kernel::system_call;
 
 thread_local! {
     // Const and without a destructor: reaching it allocates nothing.
-    static INSIDE: Cell<Option<Call>> = const { Cell::new(None) };
+    static INSIDE: Cell<*const Call> = const { Cell::new(ptr::null()) };
 }
 
 /// Calls `f` as the inside of `call`.
 #[inline]
 pub(crate) fn inside<R>(call: &Call, f: impl FnOnce() -> R) -> R {
-    let outer = INSIDE.replace(Some(*call));
+    // A panic that leaves `f` ends the process.
+    let outer = INSIDE.replace(call);
     let result = f();
     INSIDE.set(outer);
     result
@@ -32,7 +34,7 @@ pub(crate) fn inside<R>(call: &Call, f: impl FnOnce() -> R) -> R {
 
 /// Says whether this thread is in the middle of a system call that the monitor brackets: callbacks run here.
 pub fn is_inside() -> bool {
-    INSIDE.get().is_some()
+    !INSIDE.get().is_null()
 }
 
 /// An allocator that ends the process when a callback of the monitor allocates, frees or resizes, and says which.
@@ -77,8 +79,9 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Strict<A> {
 
 #[inline]
 fn check(what: &str, layout: Layout) {
-    if let Some(call) = INSIDE.get() {
-        refuse(what, layout, &call);
+    // SAFETY: null, or a call that is under way in this thread, which lies on its stack.
+    if let Some(call) = unsafe { INSIDE.get().as_ref() } {
+        refuse(what, layout, call);
     }
 }
 
