@@ -22,12 +22,18 @@ pub trait Source: Sync {
     ///
     /// # Errors
     /// Why it cannot, here and now; then it has changed nothing.
+    ///
+    /// # Context
+    /// Allocates, and makes calls of its own that are told of. Not in a callback.
     fn arm(&self) -> Result<(), SourceError>;
 
     /// Says whether it tells.
     fn is_armed(&self) -> bool;
 
     /// Stops to tell. What is under way gets its end.
+    ///
+    /// # Context
+    /// Not in a callback.
     fn disarm(&self);
 
     /// Asks it to look after `range`, if it tells of what it was asked for alone.
