@@ -100,7 +100,7 @@ fn make() -> Option<Mm> {
     let alloc = find(c"mm_alloc")?;
     let (start, end) =
         (find(c"__mmu_notifier_invalidate_range_start")?, find(c"__mmu_notifier_invalidate_range_end")?);
-    let (get, put) = (find(c"mmget")?, find(c"mmput")?);
+    let (get, put, grab) = (find(c"mmget")?, find(c"mmput")?, find(c"mmgrab")?);
     // SAFETY: the function of that name has this type.
     let alloc = unsafe { core::mem::transmute::<*mut c_void, unsafe extern "C" fn() -> *mut c_void>(alloc) };
     // SAFETY: it asks for nothing.
@@ -113,7 +113,11 @@ fn make() -> Option<Mm> {
     // SAFETY: as above.
     let end = unsafe { core::mem::transmute::<*mut c_void, End>(end) };
     // SAFETY: as above.
-    let [get, put] = [get, put].map(|found| unsafe { core::mem::transmute::<*mut c_void, WithMm>(found) });
+    let [get, put, grab] =
+        [get, put, grab].map(|found| unsafe { core::mem::transmute::<*mut c_void, WithMm>(found) });
+    // Mappings change behind the exit too, so it is held for ever.
+    // SAFETY: just made.
+    unsafe { grab(mm) };
     Some(Mm { mm, start, end, get, put })
 }
 
