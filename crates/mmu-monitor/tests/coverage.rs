@@ -14,6 +14,7 @@ mod origins;
 mod support;
 
 use std::ffi::CString;
+use std::path::Path;
 use std::process::Command;
 use std::ptr;
 
@@ -85,21 +86,45 @@ fn each_source_keeps_what_it_claims() {
     if let Ok(name) = std::env::var(ALONE) {
         return try_sources(&name);
     }
-    let own = std::env::current_exe().unwrap();
     let alone = SOURCES.map(|source| source.name().to_owned());
     for names in [&alone[..], &[alone.join(",")]].concat() {
-        let child = Command::new(&own)
-            .args(["--exact", "each_source_keeps_what_it_claims", "--nocapture", "--test-threads=1"])
-            .env(ALONE, &names)
-            // Each free of a large block goes to the kernel, each at the top of the one arena lowers the break.
-            .env("MALLOC_ARENA_MAX", "1")
-            .env("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=131072")
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&child.stdout);
-        print!("{text}");
-        assert!(child.status.success(), "{}\n{}", text, String::from_utf8_lossy(&child.stderr));
+        try_in_process(&names, None);
     }
+}
+
+#[test]
+fn hooks_keep_it_with_other_allocators() {
+    if let Ok(name) = std::env::var(ALONE) {
+        return try_sources(&name);
+    }
+    const FOLDERS: [&str; 3] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"];
+    for name in ["libjemalloc.so.2", "libmimalloc.so.2", "libmimalloc.so.2.0"] {
+        let found = FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists());
+        match found {
+            Some(allocator) => try_in_process("hooks", Some(&allocator)),
+            None => println!("skipped: no {name} here"),
+        }
+    }
+}
+
+/// Tries sources in a process of their own, with another allocator if there is one.
+fn try_in_process(names: &str, allocator: Option<&Path>) {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    let this = std::thread::current().name().expect("a test's thread has its name").to_owned();
+    child
+        .args(["--exact", &this, "--nocapture", "--test-threads=1"])
+        .env(ALONE, names)
+        // Each free of a large block goes to the kernel, each at the top of the one arena lowers the break.
+        .env("MALLOC_ARENA_MAX", "1")
+        .env("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=131072");
+    if let Some(allocator) = allocator {
+        println!("with {}", allocator.display());
+        child.env("LD_PRELOAD", allocator);
+    }
+    let child = child.output().unwrap();
+    let text = String::from_utf8_lossy(&child.stdout);
+    print!("{text}");
+    assert!(child.status.success(), "{}\n{}", text, String::from_utf8_lossy(&child.stderr));
 }
 
 fn try_sources(name: &str) {
@@ -277,8 +302,9 @@ fn trim() -> Result<Range, String> {
     let page = watched(range(pages as *const u8, PAGE));
     unsafe { libc::free(middle.cast()) };
     unsafe { libc::malloc_trim(0) };
+    let stays = support::is_resident(pages as u64);
     blocks.iter().filter(|block| **block != middle).for_each(|block| unsafe { libc::free(block.cast()) });
-    Ok(page)
+    if stays { Err("the allocator keeps it".into()) } else { Ok(page) }
 }
 
 fn shrink_break() -> Result<Range, String> {

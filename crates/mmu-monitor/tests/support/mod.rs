@@ -138,9 +138,18 @@ fn thread() -> u64 {
 
 /// Whether a page is mapped; writes no `errno` that anybody looks at.
 pub fn is_mapped(address: u64) -> bool {
+    residence(address).is_some()
+}
+
+/// Whether a page that is mapped is in memory.
+pub fn is_resident(address: u64) -> bool {
+    residence(address).is_some_and(|state| state & 1 == 1)
+}
+
+fn residence(address: u64) -> Option<u8> {
     let mut state = [0_u8; 1];
     let page = (address as usize & !(PAGE - 1)) as *mut libc::c_void;
-    unsafe { libc::mincore(page, PAGE, state.as_mut_ptr()) == 0 }
+    (unsafe { libc::mincore(page, PAGE, state.as_mut_ptr()) } == 0).then_some(state[0])
 }
 
 /// New private memory, each page touched.
