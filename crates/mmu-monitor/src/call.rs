@@ -120,9 +120,13 @@ fn map(start: usize, length: usize, flags: usize, file: usize) -> Effect {
     if flags & REPLACES == 0 || flags & KEEPS == KEEPS {
         return Effect::Nothing;
     }
-    // Huge pages: by flag, or because the file consists of them.
+    // Huge pages: by flag, or because the file consists of them. It is asked only where it makes a difference, since the
+    // answer may come from far away.
+    let makes_difference = start % HUGE[1] == 0 && length % HUGE[1] != 0;
     let is_huge = flags & libc::MAP_HUGETLB as usize != 0
-        || (flags & libc::MAP_ANONYMOUS as usize == 0 && kernel::has_huge_pages(file as c_int));
+        || (makes_difference
+            && flags & libc::MAP_ANONYMOUS as usize == 0
+            && kernel::may_have_huge_pages(file as c_int));
     unmapped(if is_huge { huge_pages(start, length) } else { pages(start, length, kernel::page()) })
 }
 
@@ -152,6 +156,7 @@ fn protect(start: usize, length: usize, protection: usize) -> Effect {
 
 /// What advice takes away, if it does.
 fn event_of(advice: usize) -> Option<Event> {
+    const SOFT_OFFLINE: c_int = 101;
     const GUARD_INSTALL: c_int = 102;
     match advice as c_int {
         libc::MADV_DONTNEED
@@ -160,6 +165,9 @@ fn event_of(advice: usize) -> Option<Event> {
         | libc::MADV_REMOVE
         | libc::MADV_PAGEOUT
         | libc::MADV_COLLAPSE
+        | libc::MADV_UNMERGEABLE
+        | libc::MADV_HWPOISON
+        | SOFT_OFFLINE
         | GUARD_INSTALL => Some(Event::Clear),
         _ => None,
     }

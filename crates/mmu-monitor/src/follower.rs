@@ -27,7 +27,11 @@ static FOLLOWER: OnceLock<&'static dyn Follower> = OnceLock::new();
 
 /// Sets the follower; false if there is one already.
 pub(crate) fn set(follower: &'static dyn Follower) -> bool {
-    FOLLOWER.set(follower).is_ok()
+    let is_first = FOLLOWER.set(follower).is_ok();
+    if is_first {
+        crate::fork::arm_follower();
+    }
+    is_first
 }
 
 /// What the follower has begun; dropping it is the end. It does not move meanwhile.

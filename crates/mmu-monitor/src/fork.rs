@@ -18,11 +18,16 @@ use mmu_notifier::{ActiveInvalidation, Event, Invalidation, Range};
 use crate::follower::{self, Followed};
 use crate::process;
 
-type Bracket = ManuallyDrop<ActiveInvalidation<'static>>;
+/// What a thread keeps from before a fork until after it.
+struct Forking {
+    /// How many forks it is in: a handler of a signal may fork, too. The outermost one has the bracket.
+    depth: Cell<u32>,
+    bracket: Cell<Option<ManuallyDrop<ActiveInvalidation<'static>>>>,
+}
 
 thread_local! {
     // Const and without a destructor: reaching it allocates nothing.
-    static FORKING: Cell<Option<Bracket>> = const { Cell::new(None) };
+    static FORKING: Forking = const { Forking { depth: Cell::new(0), bracket: Cell::new(None) } };
     static FOLLOWED: ManuallyDrop<RefCell<Option<Followed>>> = const { ManuallyDrop::new(RefCell::new(None)) };
 }
 
@@ -37,18 +42,50 @@ pub(crate) fn arm() {
     });
 }
 
+/// The same for the follower, once there is one: its own space's handlers, which take its locks, were registered when that
+/// was made, and so run within these.
+pub(crate) fn arm_follower() {
+    // SAFETY: as above.
+    unsafe { libc::pthread_atfork(Some(before_follower), Some(after_follower), Some(after_follower)) };
+}
+
+fn whole() -> Invalidation {
+    Invalidation::new(Range::ALL, Event::ProtectionPage)
+}
+
 extern "C" fn before() {
-    if let Some(space) = process::space() {
-        let whole = Invalidation::new(Range::ALL, Event::ProtectionPage);
-        FORKING.set(Some(ManuallyDrop::new(space.invalidate_start(whole))));
-        FOLLOWED.with(|followed| follower::start(&whole, &mut followed.borrow_mut()));
-    }
+    FORKING.with(|forking| {
+        forking.depth.set(forking.depth.get() + 1);
+        if let (1, Some(space)) = (forking.depth.get(), process::space()) {
+            forking.bracket.set(Some(ManuallyDrop::new(space.invalidate_start(whole()))));
+        }
+    });
 }
 
 extern "C" fn after() {
-    if let Some(bracket) = FORKING.take() {
+    FORKING.with(|forking| {
+        forking.depth.set(forking.depth.get() - 1);
+        if forking.depth.get() == 0 {
+            forking
+                .bracket
+                .take()
+                .map(ManuallyDrop::into_inner)
+                .into_iter()
+                .for_each(ActiveInvalidation::end);
+        }
+    });
+}
+
+extern "C" fn before_follower() {
+    // Of a fork within a fork this one begins before that of the process, and the outer one has begun.
+    if FORKING.with(|forking| forking.depth.get()) == 0 {
+        FOLLOWED.with(|followed| follower::start(&whole(), &mut followed.borrow_mut()));
+    }
+}
+
+extern "C" fn after_follower() {
+    if FORKING.with(|forking| forking.depth.get()) == 0 {
         FOLLOWED.with(|followed| *followed.borrow_mut() = None);
-        ManuallyDrop::into_inner(bracket).end();
     }
 }
 

@@ -126,13 +126,18 @@ pub(crate) fn current_break() -> usize {
     ask(libc::SYS_brk, [0; 6]).unwrap_or(0)
 }
 
-/// Says whether a file consists of huge pages.
-pub(crate) fn has_huge_pages(file: c_int) -> bool {
+/// Says whether a file consists of huge pages, or may: who is not answered has to take it for one.
+pub(crate) fn may_have_huge_pages(file: c_int) -> bool {
     const HUGETLBFS: i64 = 0x9584_58f6;
     // SAFETY: all zero is a valid `statfs`.
     let mut answer: libc::statfs = unsafe { core::mem::zeroed() };
-    let place = &raw mut answer as usize;
-    ask(libc::SYS_fstatfs, [file as usize, place, 0, 0, 0, 0]).is_some() && answer.f_type == HUGETLBFS
+    let words = [file as usize, &raw mut answer as usize, 0, 0, 0, 0];
+    // SAFETY: the kernel writes the answer.
+    match unsafe { system_call(libc::SYS_fstatfs as usize, words) } {
+        0 => answer.f_type == HUGETLBFS,
+        // The call that it is for will be refused.
+        error => error != -(libc::EBADF as isize),
+    }
 }
 
 /// The size of a segment of System V shared memory, in bytes.
@@ -145,8 +150,7 @@ pub(crate) fn segment_size(identifier: c_int) -> Option<usize> {
     Some(answer.shm_segsz)
 }
 
-/// The lowest start and the highest end of an array of `iovec`; none if it is not there or is empty. Where the kernel
-/// lets nobody look: everything.
+/// The lowest start and the highest end of an array of `iovec`; none if it is empty. Where nobody can look: everything.
 pub(crate) fn hull(array: usize, count: usize) -> Option<(usize, usize)> {
     const AT_ONCE: usize = 16;
     /// The kernel refuses more.
@@ -158,8 +162,8 @@ pub(crate) fn hull(array: usize, count: usize) -> Option<(usize, usize)> {
         let wanted = (count - done).min(AT_ONCE);
         match read_own(array.checked_add(done * size_of::<libc::iovec>())?, &mut parts[..wanted]) {
             Reading::Done => {}
-            Reading::NotThere => return None,
-            Reading::Refused => return Some((0, usize::MAX)),
+            // What cannot be read this way may be there for the kernel.
+            Reading::NotThere | Reading::Refused => return Some((0, usize::MAX)),
         }
         for part in &parts[..wanted] {
             let start = part.iov_base as usize;

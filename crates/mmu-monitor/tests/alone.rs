@@ -34,7 +34,7 @@ mod linux {
     type Program = fn();
 
     /// The programs: each runs in a process of its own, before which it has nothing but one thread.
-    const PROGRAMS: [(&str, Program); 6] = [
+    const PROGRAMS: [(&str, Program); 7] = [
         ("one thread patches without writable text", || assert!(is_heard(start().expect("hooks")))),
         ("one thread patches though nothing may become executable", || {
             forbid();
@@ -64,6 +64,11 @@ mod linux {
             assert_eq!(unsafe { libc::munmap(page.cast(), PAGE) }, 0);
             assert_eq!(BY_NUMBER.load(Ordering::Relaxed), 2, "its patch is still there");
         }),
+        ("a signal's handler forks while its thread forks", || {
+            let monitor = start().expect("hooks");
+            fork_in_handlers();
+            assert!(is_heard(monitor));
+        }),
         ("the exit releases the space", || {
             // Registered before the monitor's, so called after it.
             unsafe { libc::atexit(look_whether_released) };
@@ -72,6 +77,35 @@ mod linux {
             std::process::exit(8);
         }),
     ];
+
+    static HANDLED: AtomicUsize = AtomicUsize::new(0);
+
+    fn fork_and_wait() {
+        match unsafe { libc::fork() } {
+            0 => unsafe { libc::_exit(0) },
+            child => assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child),
+        }
+    }
+
+    extern "C" fn on_alarm(_: libc::c_int) {
+        HANDLED.fetch_add(1, Ordering::Relaxed);
+        fork_and_wait();
+    }
+
+    /// Forks over and over, and in a handler that interrupts it every few hundred microseconds.
+    fn fork_in_handlers() {
+        // A hang is a failure.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let often = libc::timeval { tv_sec: 0, tv_usec: 700 };
+        let timer = libc::itimerval { it_interval: often, it_value: often };
+        unsafe { libc::signal(libc::SIGALRM, on_alarm as *const () as usize) };
+        unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+        while HANDLED.load(Ordering::Relaxed) < 200 && std::time::Instant::now() < deadline {
+            fork_and_wait();
+        }
+        unsafe { libc::setitimer(libc::ITIMER_REAL, &std::mem::zeroed(), std::ptr::null_mut()) };
+        assert!(HANDLED.load(Ordering::Relaxed) >= 20, "too few signals came");
+    }
 
     static RELEASED: AtomicUsize = AtomicUsize::new(0);
 
@@ -145,7 +179,10 @@ mod linux {
             return println!("skipped: no hooks here yet");
         }
         for (name, _) in PROGRAMS {
-            let child = Command::new(std::env::current_exe().unwrap()).env(CHILD, name).output().unwrap();
+            // A program that hangs ends by a signal.
+            let mut child = Command::new("timeout");
+            let child =
+                child.arg("60").arg(std::env::current_exe().unwrap()).env(CHILD, name).output().unwrap();
             let text = String::from_utf8_lossy(&child.stdout);
             assert!(child.status.success(), "{name}: {text}{}", String::from_utf8_lossy(&child.stderr));
             println!("{name}: {}", if text.is_empty() { "ok" } else { text.trim() });

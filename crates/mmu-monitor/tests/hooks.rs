@@ -147,6 +147,18 @@ fn the_function_syscall_still_makes_what_returns_twice_or_elsewhere() {
 }
 
 #[test]
+fn the_upper_half_of_a_calls_number_means_nothing() {
+    let Some(monitor) = monitor() else { return };
+    let page = anonymous(1);
+    let hits = Arc::new(AtomicUsize::new(0));
+    let counted = hits.clone();
+    let _watched = watch(monitor, page, move |_| _ = counted.fetch_add(1, Ordering::Relaxed));
+    assert_eq!(unsafe { libc::syscall(1 << 32 | libc::SYS_munmap, page, PAGE) }, 0);
+    assert_eq!(hits.load(Ordering::Relaxed), 1);
+    assert_eq!(unsafe { libc::syscall(1 << 32 | libc::SYS_getpid) }, i64::from(std::process::id()));
+}
+
+#[test]
 fn a_call_that_fails_has_its_end_and_changes_nothing() {
     let Some(monitor) = monitor() else { return };
     let page = anonymous(1);

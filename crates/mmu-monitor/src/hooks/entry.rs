@@ -117,10 +117,12 @@ global_asm!(
     ".hidden mmu_monitor_entry_any",
     "mmu_monitor_entry_any:",
     "MMU_MONITOR_BEGIN",
-    "cmp rcx, 512",
+    // The kernel looks at the lower half alone.
+    "mov eax, ecx",
+    "cmp eax, 512",
     "jae 3f",
     "lea r11, [rip + {is_of_memory}]",
-    "bt qword ptr [r11], rcx",
+    "bt qword ptr [r11], rax",
     "jc 4f",
     // Not of memory: the site's own instruction makes it.
     "3:",
@@ -133,6 +135,7 @@ global_asm!(
     "lea rsp, [rsp + 128]",
     "jmp r11",
     "4:",
+    "mov ecx, ecx",
     "jmp 2b",
     "",
     ".p2align 4",

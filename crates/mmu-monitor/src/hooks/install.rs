@@ -88,7 +88,10 @@ impl Patched {
     /// # Errors
     /// Somebody else has patched since it was prepared, or nobody may write.
     pub(super) fn put(&self) -> Result<(), String> {
-        if let Some(site) = self.sites.iter().find(|site| text::bytes(site.address) != site.old) {
+        // One that could not be taken back is there still.
+        let is_known =
+            |site: &Site, stub| text::bytes(site.address) == site.old || jump(site, stub).is_there();
+        if let Some((site, _)) = self.pairs().find(|(site, stub)| !is_known(site, *stub)) {
             let offset = site.address - self.object.whole.start;
             return Err(format!("{}: somebody else has patched offset {offset:#x}", self.object.name));
         }

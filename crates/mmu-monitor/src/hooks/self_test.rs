@@ -79,8 +79,12 @@ impl Scratch {
             ("shmdt", &|| detach(page(4))),
             ("munmap", &|| unmap(page(6))),
         ];
+        // A filter may end the process at calls that a program hardly makes.
+        let common = ["mmap", "mprotect", "madvise", "mremap", "munmap"];
+        let is_filtered = is_filtered();
+        let mut tries = tries.into_iter().filter(|(name, _)| !is_filtered || common.contains(name));
         let is_silent = |make: &dyn Fn()| !self.is_heard(make);
-        tries.into_iter().find(|(_, make)| is_silent(make)).map(|(name, _)| name)
+        tries.find(|(_, make)| is_silent(make)).map(|(name, _)| name)
     }
 
     fn is_heard(&self, make: &dyn Fn()) -> bool {
@@ -88,6 +92,12 @@ impl Scratch {
         make();
         self.starts.load(Ordering::Relaxed) != before
     }
+}
+
+/// Says whether a seccomp filter looks at this process's calls, or that is not known.
+fn is_filtered() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    !status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "0"]))
 }
 
 const WRITABLE: c_int = libc::PROT_READ | libc::PROT_WRITE;

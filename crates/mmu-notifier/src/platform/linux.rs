@@ -10,7 +10,7 @@
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32 as StaticU32, Ordering::Relaxed, compiler_fence};
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 
 pub(crate) use super::threads::{Payload, catch, give_way, is_panicking, now, resume, spin, with_context};
 use crate::sync::{AtomicU32, Ordering, full_fence};
@@ -96,22 +96,76 @@ fn choose_barriers() {
     MODE.store(if expedited { BARRIER } else { FENCES }, Relaxed);
 }
 
-/// Registers what runs around a fork: before it in the parent, after it in the parent, and in the child.
-/// Called before the first space is made.
+/// The signals that a forking thread had blocked before.
+struct Mask(UnsafeCell<libc::sigset_t>);
+
+// SAFETY: it is used between the two halves of a fork by the thread that holds the locks of all spaces.
+unsafe impl Sync for Mask {}
+
+/// What runs around a fork, on top of what blocks signals meanwhile: a handler that forks, too, would wait for locks of its
+/// own thread.
+struct AroundFork {
+    prepare: OnceLock<extern "C" fn()>,
+    parent: OnceLock<extern "C" fn()>,
+    child: OnceLock<extern "C" fn()>,
+    mask: Mask,
+}
+
+static AROUND_FORK: AroundFork = AroundFork {
+    prepare: OnceLock::new(),
+    parent: OnceLock::new(),
+    child: OnceLock::new(),
+    // SAFETY: all zero is a valid set.
+    mask: Mask(UnsafeCell::new(unsafe { core::mem::zeroed() })),
+};
+
+extern "C" fn before_fork() {
+    // SAFETY: all zero is a valid set.
+    let mut all: libc::sigset_t = unsafe { core::mem::zeroed() };
+    // SAFETY: as above.
+    let mut old: libc::sigset_t = unsafe { core::mem::zeroed() };
+    // SAFETY: both are places of this function.
+    unsafe { libc::sigfillset(&raw mut all) };
+    // SAFETY: as above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut old) };
+    AROUND_FORK.prepare.get().into_iter().for_each(|prepare| prepare());
+    // SAFETY: the locks are held.
+    unsafe { *AROUND_FORK.mask.0.get() = old };
+}
+
+extern "C" fn after_fork_in_parent() {
+    // SAFETY: the locks are still held.
+    let old = unsafe { *AROUND_FORK.mask.0.get() };
+    AROUND_FORK.parent.get().into_iter().for_each(|parent| parent());
+    unblock(&old);
+}
+
+extern "C" fn after_fork_in_child() {
+    // SAFETY: the locks are still held.
+    let old = unsafe { *AROUND_FORK.mask.0.get() };
+    NUMBER_TABLE.forget_all();
+    AROUND_FORK.child.get().into_iter().for_each(|child| child());
+    unblock(&old);
+}
+
+fn unblock(old: &libc::sigset_t) {
+    // SAFETY: a set that this thread had before.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old, core::ptr::null_mut()) };
+}
+
+/// Registers what runs around a fork: before it in the parent, after it in the parent, and in the child. Signals are
+/// blocked from the first to the second. Called before the first space is made.
 pub(crate) fn on_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) {
-    static CHILD: std::sync::OnceLock<extern "C" fn()> = std::sync::OnceLock::new();
     static ONCE: Once = Once::new();
-    extern "C" fn numbers_then_child() {
-        NUMBER_TABLE.forget_all();
-        if let Some(child) = CHILD.get() {
-            child();
-        }
-    }
     ONCE.call_once(|| {
         choose_barriers();
-        let _ = CHILD.set(child);
+        let _ = AROUND_FORK.prepare.set(prepare);
+        let _ = AROUND_FORK.parent.set(parent);
+        let _ = AROUND_FORK.child.set(child);
         // SAFETY: the handlers are functions of this library, which is never unloaded while it is in use.
-        let result = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(numbers_then_child)) };
+        let result = unsafe {
+            libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child))
+        };
         assert!(result == 0, "pthread_atfork failed: {result}");
     });
 }
