@@ -132,7 +132,11 @@ fn mm() -> Result<&'static Mm, String> {
     }
     let made = make().ok_or("libmmu_notifier is not there, or has no memory: link with -lmmu_notifier")?;
     let mm = MM.get_or_init(|| made);
-    if monitor.follow(mm) { Ok(mm) } else { Err(String::from("another space follows this process already")) }
+    if monitor.follow(mm) {
+        Ok(mm)
+    } else {
+        Err(String::from("another space follows this process already, or there is no memory"))
+    }
 }
 
 #[unsafe(no_mangle)]

@@ -47,33 +47,12 @@ unsafe extern "C" fn mmu_monitor_armed(text: *mut c_char, size: usize) -> usize 
     })
 }
 
-/// In the order of the header.
-const OPERATIONS: [Operation; 14] = [
-    Operation::Unmap,
-    Operation::MapFixed,
-    Operation::Remap,
-    Operation::Protect,
-    Operation::Discard,
-    Operation::Replace,
-    Operation::Break,
-    Operation::SharedMemory,
-    Operation::RemapFilePages,
-    Operation::Fork,
-    Operation::Exit,
-    Operation::File,
-    Operation::CopyOnWrite,
-    Operation::Reclaim,
-];
-
-/// In the order of the header.
-const ORIGINS: [Origin; 5] =
-    [Origin::Wrapper, Origin::Function, Origin::Inside, Origin::Direct, Origin::Elsewhere];
-
 #[unsafe(no_mangle)]
 extern "C" fn mmu_monitor_coverage(operation: c_int, origin: c_int) -> c_int {
     call("mmu_monitor_coverage", || {
-        let operation = usize::try_from(operation).ok().and_then(|index| OPERATIONS.get(index));
-        let origin = usize::try_from(origin).ok().and_then(|index| ORIGINS.get(index));
+        // Both tables stand in the order of the header.
+        let operation = usize::try_from(operation).ok().and_then(|index| Operation::ALL.get(index));
+        let origin = usize::try_from(origin).ok().and_then(|index| Origin::ALL.get(index));
         let (Some(monitor), Some(&operation), Some(&origin)) = (Monitor::get(), operation, origin) else {
             return 0;
         };

@@ -10,31 +10,11 @@ use std::time::{Duration, Instant};
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Werror", "-pedantic"];
 
-/// The libraries, brought up to date: for a test alone cargo builds none of their kind.
+/// The library; that of the C interface lies beside it.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        let test = std::env::current_exe().expect("a test knows where it is");
-        // target/PROFILE/deps/test
-        let folder = test.ancestors().nth(2).expect("a test lies in the folder of its profile");
-        let profile = if folder.ends_with("debug") { "dev" } else { "release" };
-        let built = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "-p",
-                "mmu-monitor-c",
-                "-p",
-                "mmu-notifier-c",
-                "--profile",
-                profile,
-                "--target-dir",
-            ])
-            .arg(folder.parent().expect("a profile lies in the target folder"))
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status();
-        assert!(built.is_ok_and(|status| status.success()), "the library is built");
-        folder.join("libmmu_monitor.so")
+        testkit::built::folder(&["mmu-monitor-c", "mmu-notifier-c"]).join("libmmu_monitor.so")
     })
 }
 

@@ -4,12 +4,7 @@
 //! cargo run --release -p mmu-monitor --example source_costs
 //! ```
 
-#![allow(
-    unsafe_code,
-    clippy::undocumented_unsafe_blocks,
-    clippy::multiple_unsafe_ops_per_block,
-    reason = "system calls on memory of their own"
-)]
+#![expect(unsafe_code, reason = "the calls that are measured")]
 
 use std::time::{Duration, Instant};
 
@@ -34,8 +29,10 @@ fn timed<R>(name: &str, call: impl Fn() -> R) {
 
 fn map() -> *mut libc::c_void {
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping.
     let place = unsafe { libc::mmap(std::ptr::null_mut(), PAGE, protection, flags, -1, 0) };
     assert_ne!(place, libc::MAP_FAILED);
+    // SAFETY: just mapped.
     unsafe { place.cast::<u8>().write(1) };
     place
 }
@@ -52,9 +49,22 @@ fn settle(monitor: Monitor) {
     }
 }
 
+/// Discards a page that nobody uses.
+fn discard(page: *mut libc::c_void) {
+    // SAFETY: the page is this program's own, and what is in it counts for nothing.
+    unsafe { libc::madvise(page, PAGE, libc::MADV_DONTNEED) };
+}
+
+fn unmap(page: *mut libc::c_void) {
+    // SAFETY: each page is unmapped by who mapped it, once.
+    unsafe { libc::munmap(page, PAGE) };
+}
+
+/// getppid, or madvise of a page that nobody uses, by an instruction of this program.
 #[cfg(target_arch = "x86_64")]
 fn direct(number: i64, first: usize, second: usize, third: usize) -> isize {
     let result;
+    // SAFETY: the kernel writes rax, rcx and r11; neither call does more than the functions above.
     unsafe {
         std::arch::asm!("syscall", inlateout("rax") number as isize => result, in("rdi") first, in("rsi") second,
             in("rdx") third, lateout("rcx") _, lateout("r11") _, options(nostack));
@@ -66,6 +76,7 @@ fn direct(number: i64, first: usize, second: usize, third: usize) -> isize {
 fn direct_calls(state: &str, page: *mut libc::c_void) {
     let say = |what: &str| format!("{what}, {state}");
     let advice = libc::MADV_DONTNEED as usize;
+    // SAFETY: it only asks.
     timed(&say("getppid by the C library"), || unsafe { libc::syscall(libc::SYS_getppid) });
     timed(&say("getppid directly"), || direct(libc::SYS_getppid, 0, 0, 0));
     timed(&say("madvise directly"), || direct(libc::SYS_madvise, page as usize, PAGE, advice));
@@ -83,12 +94,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Err(reason) => println!("{reason}"),
     }
     dispatch::disarm_thread();
-    timed("map, touch, unmap", || unsafe { libc::munmap(map(), PAGE) });
-    timed("madvise", || unsafe { libc::madvise(page, PAGE, libc::MADV_DONTNEED) });
+    timed("map, touch, unmap", || unmap(map()));
+    timed("madvise", || discard(page));
     USERFAULTFD.arm()?;
-    timed("map, touch, watch, unmap", || unsafe { libc::munmap(watched(), PAGE) });
+    timed("map, touch, watch, unmap", || unmap(watched()));
     let page = watched();
-    timed("madvise, watched", || unsafe { libc::madvise(page, PAGE, libc::MADV_DONTNEED) });
+    timed("madvise, watched", || discard(page));
     settle(monitor);
     timed("is_pending", || monitor.is_pending());
     Ok(())

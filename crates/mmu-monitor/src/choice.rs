@@ -13,6 +13,7 @@ pub(crate) const NAMES: [&str; 4] = ["dispatch", "explicit", "hooks", "userfault
 
 /// Which sources are to tell.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Choice {
     /// The best that works here: hooks, else what the program says explicitly.
     #[default]

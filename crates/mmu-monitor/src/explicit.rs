@@ -14,6 +14,7 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::io;
+use std::string::ToString;
 
 use mmu_notifier::{ActiveInvalidation, Invalidation, Range};
 
@@ -48,7 +49,7 @@ impl Source for Explicit {
     }
 
     fn arm(&self) -> Result<(), SourceError> {
-        crate::fork::arm();
+        crate::fork::arm().map_err(|error| SourceError::new(self.name(), error.to_string()))?;
         self.armed.store(true, Ordering::Relaxed);
         Ok(())
     }

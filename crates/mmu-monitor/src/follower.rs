@@ -25,13 +25,10 @@ pub trait Follower: Sync {
 
 static FOLLOWER: OnceLock<&'static dyn Follower> = OnceLock::new();
 
-/// Sets the follower; false if there is one already.
+/// Sets the follower; false if there is one already, or forks cannot be told of.
 pub(crate) fn set(follower: &'static dyn Follower) -> bool {
-    let is_first = FOLLOWER.set(follower).is_ok();
-    if is_first {
-        crate::fork::arm_follower();
-    }
-    is_first
+    // Asked first: whoever follows hears of forks, too. Handlers without a follower do nothing.
+    FOLLOWER.get().is_none() && crate::fork::arm_follower() && FOLLOWER.set(follower).is_ok()
 }
 
 /// What the follower has begun; dropping it is the end. It does not move meanwhile.

@@ -2,7 +2,8 @@
 //!
 //! A fork write-protects what is private, in the parent too: from before it until after it the whole space is
 //! invalidated (`Event::ProtectionPage`). The forking thread's bracket goes on in the child, which ends its own.
-//! The core's handlers were registered before these, so they run inside the bracket. At exit the space is released.
+//! The core's handlers were registered before these, so they run inside the bracket; a follower, whose space is made
+//! later, has handlers of its own behind those of its space. At exit the space is released.
 //!
 //! A process that is made by `clone` alone, past the C library, is not told of; nor is a death by signal.
 
@@ -10,10 +11,10 @@
 
 use core::cell::{Cell, RefCell};
 use core::mem::ManuallyDrop;
-use std::sync::Once;
+use std::sync::OnceLock;
 use std::thread_local;
 
-use mmu_notifier::{ActiveInvalidation, Event, Invalidation, Range};
+use mmu_notifier::{ActiveInvalidation, Event, Invalidation, OutOfMemory, Range};
 
 use crate::follower::{self, Followed};
 use crate::process;
@@ -32,21 +33,26 @@ thread_local! {
 }
 
 /// Asks the C library to tell, once a process.
-pub(crate) fn arm() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+///
+/// # Errors
+/// It has no memory to remember that.
+pub(crate) fn arm() -> Result<(), OutOfMemory> {
+    static ARMED: OnceLock<bool> = OnceLock::new();
+    let is_armed = ARMED.get_or_init(|| {
         // SAFETY: the handlers are functions of this crate, which stays loaded.
-        unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
+        let forks = unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
         // SAFETY: as above.
-        unsafe { libc::atexit(leave) };
+        let exits = unsafe { libc::atexit(leave) };
+        forks == 0 && exits == 0
     });
+    if *is_armed { Ok(()) } else { Err(OutOfMemory) }
 }
 
 /// The same for the follower, once there is one: its own space's handlers, which take its locks, were registered when that
-/// was made, and so run within these.
-pub(crate) fn arm_follower() {
+/// was made, and so run within these. False if there is no memory to remember that.
+pub(crate) fn arm_follower() -> bool {
     // SAFETY: as above.
-    unsafe { libc::pthread_atfork(Some(before_follower), Some(after_follower), Some(after_follower)) };
+    unsafe { libc::pthread_atfork(Some(before_follower), Some(after_follower), Some(after_follower)) == 0 }
 }
 
 fn whole() -> Invalidation {

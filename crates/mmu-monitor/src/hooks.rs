@@ -122,8 +122,8 @@ impl Source for Hooks {
         let refuse = |reason| SourceError::new("hooks", reason);
         let mut installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.is_armed() {
-            crate::process::make().map_err(|error| refuse(format!("{error}")))?;
-            crate::fork::arm();
+            let made = crate::process::make().and_then(|_| crate::fork::arm());
+            made.map_err(|error| refuse(format!("{error}")))?;
             if installed.is_none() {
                 *installed = Some(Installed::prepare().map_err(refuse)?);
             }

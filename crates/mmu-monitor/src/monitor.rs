@@ -45,7 +45,7 @@ impl Monitor {
             return Err(StartError::Off);
         }
         let monitor = Monitor { space: process::make()? };
-        crate::fork::arm();
+        crate::fork::arm()?;
         // Explicit calls cannot fail, and do no harm beside others.
         EXPLICIT.arm()?;
         match choice {
@@ -70,7 +70,7 @@ impl Monitor {
     }
 
     /// Brings another address space along, which hears of the same changes, within the starts and ends of this one.
-    /// False if there is one already.
+    /// False, and nothing is brought along, if there is one already, or no memory.
     pub fn follow(self, follower: &'static dyn Follower) -> bool {
         crate::follower::set(follower)
     }
@@ -169,6 +169,7 @@ impl std::error::Error for StartError {}
 
 /// An operation that no armed source tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Uncovered {
     /// What nobody tells of.
     pub operation: Operation,

@@ -40,7 +40,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// All of them.
+    /// All of them, in an order that stays: more come behind the last. `mmu_monitor.h` numbers them so.
     pub const ALL: [Operation; 14] = [
         Operation::Unmap,
         Operation::MapFixed,
@@ -115,7 +115,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// All of them.
+    /// All of them, in an order that stays, as for operations.
     pub const ALL: [Origin; 5] =
         [Origin::Wrapper, Origin::Function, Origin::Inside, Origin::Direct, Origin::Elsewhere];
 }

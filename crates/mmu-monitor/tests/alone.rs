@@ -1,6 +1,6 @@
 //! Processes in states that the test harness is never in: of one thread, and forbidden to make memory executable.
 
-#![allow(
+#![expect(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,

@@ -2,7 +2,7 @@
 //!
 //! A source is armed once a process, so each is tried in a process of its own, and in the end all together.
 
-#![allow(
+#![expect(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,

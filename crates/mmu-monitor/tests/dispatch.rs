@@ -1,6 +1,6 @@
 //! The source `dispatch`: calls past the C library are heard in armed threads, and happen as if nobody listened.
 
-#![allow(
+#![expect(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,

@@ -1,6 +1,6 @@
 //! The source `dispatch` and calls that change the thread itself: processes, threads, signals, registers.
 
-#![allow(
+#![expect(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,

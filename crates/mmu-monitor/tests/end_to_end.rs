@@ -5,7 +5,7 @@
 //! nothing. What is registered are pages, not addresses: a read through a stale registration reports success, and the page
 //! shows zeros. With the monitor there is not one. With any single part of the protection left out there are some.
 
-#![allow(
+#![expect(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,

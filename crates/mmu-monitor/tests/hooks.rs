@@ -1,6 +1,6 @@
 //! What the hooks owe the code that they patch, and what hostile timing does to them.
 
-#![allow(
+#![expect(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,

@@ -1,6 +1,6 @@
 //! What is told is what happens: any part of a watched range is heard, and nothing that leaves it alone is.
 
-#![allow(
+#![expect(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,

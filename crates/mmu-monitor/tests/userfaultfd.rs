@@ -1,6 +1,6 @@
 //! The source `userfaultfd`: nobody waits for ever, no event is lost, and what it refuses it names.
 
-#![allow(
+#![expect(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,

@@ -8,23 +8,10 @@ use std::sync::OnceLock;
 
 const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Werror", "-pedantic"];
 
-/// The static library, brought up to date: for a test alone cargo builds none of its kind.
+/// The static library.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let test = std::env::current_exe().expect("a test knows where it is");
-        // target/PROFILE/deps/test
-        let folder = test.ancestors().nth(2).expect("a test lies in the folder of its profile");
-        let target = folder.parent().expect("a profile lies in the target folder");
-        let profile = if folder.ends_with("debug") { "dev" } else { "release" };
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "-p", "mmu-notifier-c", "--profile", profile, "--target-dir"])
-            .arg(target)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status();
-        assert!(built.is_ok_and(|status| status.success()), "the library is built");
-        folder.join("libmmu_notifier.a")
-    })
+    LIBRARY.get_or_init(|| testkit::built::folder(&["mmu-notifier-c"]).join("libmmu_notifier.a"))
 }
 
 /// Compiles and runs a program of this crate; skipped, aloud, without a compiler.

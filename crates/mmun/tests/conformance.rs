@@ -17,20 +17,9 @@ fn every_scenario_prints_what_is_expected_via_c() {
     assert_as_expected(&["--via", "c", "--library", library.to_str().unwrap()]);
 }
 
-/// The shared library of C, brought up to date: for a test alone cargo builds none of another package.
+/// The shared library of C.
 fn c_library() -> PathBuf {
-    let program = Path::new(env!("CARGO_BIN_EXE_mmun"));
-    // target/PROFILE/mmun
-    let folder = program.parent().expect("a program lies in the folder of its profile");
-    let target = folder.parent().expect("a profile lies in the target folder");
-    let profile = if folder.ends_with("debug") { "dev" } else { "release" };
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "-p", "mmu-notifier-c", "--profile", profile, "--target-dir"])
-        .arg(target)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status();
-    assert!(built.is_ok_and(|status| status.success()), "the library is built");
-    folder.join(format!("{DLL_PREFIX}mmu_notifier{DLL_SUFFIX}"))
+    testkit::built::folder(&["mmu-notifier-c"]).join(format!("{DLL_PREFIX}mmu_notifier{DLL_SUFFIX}"))
 }
 
 fn assert_as_expected(interface: &[&str]) {

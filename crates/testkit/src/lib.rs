@@ -5,8 +5,10 @@
 //! tell the same [`story`]. The
 //! [`crowd`] does so for thousands of intervals. The rest are work loads for many threads, each with a checker
 //! that notices a violation of one property: [`mirror`] (P1), [`grave`] (P2), [`shared`] (P4), [`leaving`]
-//! (P3, P5), [`refusal`] (P6), [`roll`] (P7), [`bystander`] (P8), and [`threads`] (threads that are gone, fork).
+//! (P3, P5), [`refusal`] (P6), [`roll`] (P7), [`bystander`] (P8), and [`threads`] (threads that are gone, fork). [`built`] is for
+//! tests that use a library of another package.
 
+pub mod built;
 pub mod bystander;
 pub mod crowd;
 pub mod driver;

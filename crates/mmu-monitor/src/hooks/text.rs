@@ -26,7 +26,8 @@ use super::site::PATCH;
 use super::stub::checked;
 use crate::kernel::system_call;
 
-/// What every processor fetches at once, aligned, in bytes.
+/// What processors fetch at once, aligned, in bytes: they do so by 16 or 32, though what their makers promise of code that
+/// others change is an aligned quadword.
 const FETCHED: usize = 16;
 /// The length of a short jump.
 pub(super) const SHORT: usize = 2;

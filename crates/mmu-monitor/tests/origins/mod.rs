@@ -1,6 +1,6 @@
 //! Ways to change mappings past the C library: an instruction of this program, a queue of io_uring.
 
-#![allow(
+#![expect(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,

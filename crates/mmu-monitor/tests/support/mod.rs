@@ -1,7 +1,7 @@
 //! What several test programs share: a subscriber that writes down what it hears, as a callback may.
 
 #![allow(dead_code, unreachable_pub, reason = "each program uses its part")]
-#![allow(
+#![expect(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,

@@ -6,37 +6,24 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use testkit::built::folder;
+
 use super::check::{Verdict, judge};
 use super::trace::Trace;
 
 /// A deadlock is a failed test: far more than any program here takes.
 const LONGEST: Duration = Duration::from_secs(150);
 
-/// The library of a crate, brought up to date: for a test alone cargo builds none of its kind.
-fn library(package: &str, file: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows where it is");
-    // target/PROFILE/deps/test
-    let folder = test.ancestors().nth(2).expect("a test lies in the folder of its profile");
-    let profile = if folder.ends_with("debug") { "dev" } else { "release" };
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "-p", package, "--profile", profile, "--target-dir"])
-        .arg(folder.parent().expect("a profile lies in the target folder"))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status();
-    assert!(built.is_ok_and(|status| status.success()), "{package} is built");
-    folder.join(file)
-}
-
 /// The preload that writes into the trace.
 fn truth() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| library("monitor-truth", "libmonitor_truth.so"))
+    LIBRARY.get_or_init(|| folder(&["monitor-truth"]).join("libmonitor_truth.so"))
 }
 
 /// The preload that users have.
 fn monitor() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| library("mmu-monitor-c", "libmmu_monitor.so"))
+    LIBRARY.get_or_init(|| folder(&["mmu-monitor-c"]).join("libmmu_monitor.so"))
 }
 
 /// A preload, and an allocator's library behind it if there is one.
