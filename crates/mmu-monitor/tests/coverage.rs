@@ -5,7 +5,6 @@
 #![expect(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
-    clippy::multiple_unsafe_ops_per_block,
     reason = "the calls that are tried, each on memory of its own"
 )]
 #![cfg(target_os = "linux")]

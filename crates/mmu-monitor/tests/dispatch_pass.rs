@@ -3,7 +3,6 @@
 #![expect(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
-    clippy::multiple_unsafe_ops_per_block,
     reason = "machine code as other languages' runtimes have it"
 )]
 #![cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]

@@ -1,11 +1,6 @@
 //! What is told is what happens: any part of a watched range is heard, and nothing that leaves it alone is.
 
-#![expect(
-    unsafe_code,
-    clippy::undocumented_unsafe_blocks,
-    clippy::multiple_unsafe_ops_per_block,
-    reason = "system calls on memory of their own"
-)]
+#![expect(unsafe_code, clippy::undocumented_unsafe_blocks, reason = "system calls on memory of their own")]
 #![cfg(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))]
 
 mod support;

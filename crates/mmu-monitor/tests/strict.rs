@@ -1,11 +1,6 @@
 //! The rule of the path: nothing is allocated or freed in the middle of a call. The allocator of this program knows it.
 
-#![expect(
-    unsafe_code,
-    clippy::undocumented_unsafe_blocks,
-    clippy::multiple_unsafe_ops_per_block,
-    reason = "system calls on memory of their own"
-)]
+#![expect(unsafe_code, clippy::undocumented_unsafe_blocks, reason = "system calls on memory of their own")]
 #![cfg(target_os = "linux")]
 
 mod support;

@@ -1,11 +1,6 @@
 //! The source `userfaultfd`: nobody waits for ever, no event is lost, and what it refuses it names.
 
-#![expect(
-    unsafe_code,
-    clippy::undocumented_unsafe_blocks,
-    clippy::multiple_unsafe_ops_per_block,
-    reason = "system calls on memory of their own"
-)]
+#![expect(unsafe_code, clippy::undocumented_unsafe_blocks, reason = "system calls on memory of their own")]
 #![cfg(target_os = "linux")]
 
 mod support;

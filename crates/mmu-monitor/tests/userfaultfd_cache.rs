@@ -3,12 +3,7 @@
 //! Two threads hand one address to each other, as fast as they can: map, look up, enter, look up, unmap. The thread that
 //! maps finds the address free as soon as the other's unmapping is done, which is before anybody is told of it.
 
-#![expect(
-    unsafe_code,
-    clippy::undocumented_unsafe_blocks,
-    clippy::multiple_unsafe_ops_per_block,
-    reason = "system calls on memory of their own"
-)]
+#![expect(unsafe_code, clippy::undocumented_unsafe_blocks, reason = "system calls on memory of their own")]
 #![cfg(target_os = "linux")]
 
 mod support;

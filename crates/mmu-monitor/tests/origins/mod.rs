@@ -1,11 +1,6 @@
 //! Ways to change mappings past the C library: an instruction of this program, a queue of io_uring.
 
-#![expect(
-    unsafe_code,
-    clippy::undocumented_unsafe_blocks,
-    clippy::multiple_unsafe_ops_per_block,
-    reason = "system calls on memory of their own"
-)]
+#![expect(unsafe_code, clippy::undocumented_unsafe_blocks, reason = "system calls on memory of their own")]
 
 use io_uring::{IoUring, opcode};
 use mmu_notifier::Range;
