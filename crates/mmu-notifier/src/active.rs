@@ -19,6 +19,7 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::borrow::Borrow;
 use core::fmt;
+use core::mem;
 use core::panic::Location;
 
 use crate::address::Range;
@@ -144,11 +145,12 @@ impl Drop for Unwatched<'_> {
     }
 }
 
-/// An invalidation that ends where it began. Its fields stay in registers, since nothing takes their address.
+/// An invalidation that ends where it began, also if a panic passes: the drop is for that. Its fields stay in registers,
+/// since nothing takes their address.
 struct Scope<'s> {
     space: &'s AddressSpaceRef,
     part: Part,
-    started: &'s Started,
+    started: Started,
 }
 
 impl Scope<'_> {
@@ -163,22 +165,27 @@ impl Scope<'_> {
         change: impl FnOnce() -> R,
     ) -> Result<R, StartError> {
         let what = Invalidation::join(range, owner, details);
-        let mut started = Started::new();
-        let held = start::start_one(space.space(), what, &mut started)?;
-        let part = Part { invalidation: what, held };
+        let Some(subscriptions) = space.space().subscriptions() else {
+            return Ok(Unwatched::run(space, what, change));
+        };
+        let (held, started) = start::start_here(space.space(), subscriptions, range, owner, details);
+        let part = Part { invalidation: what, held: held.if_accepted()? };
         if diagnostics::ENABLED {
             // CONTRACT C7.1: one that hangs is named by where its start was.
             part.set_origin(space.space(), Some(Location::caller()));
         }
-        let _end = Scope { space, part, started: &started };
-        Ok(change())
+        let scope = Scope { space, part, started };
+        let result = change();
+        mem::forget(scope);
+        start::end_here(space.space(), subscriptions, started, part);
+        Ok(result)
     }
 }
 
 impl Drop for Scope<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        start::end_one(self.space.space(), self.started, self.part, Ending::Whole);
+        start::end_one(self.space.space(), &{ self.started }, self.part, Ending::Whole);
     }
 }
 
@@ -281,7 +288,7 @@ impl<'s> ActiveInvalidation<'s> {
         if diagnostics::ENABLED {
             part.set_origin(space.space(), None);
         }
-        let ending = core::mem::replace(ending, Ending::Nothing);
+        let ending = mem::replace(ending, Ending::Nothing);
         let active = Active { space: space.clone(), part: *part, started: *started, ending };
         OwnedActiveInvalidation { active, deferred: self.deferred }
     }

@@ -40,7 +40,7 @@ pub(crate) use claim::Claim;
 
 use crate::hung::Post;
 use crate::platform::Context;
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, release_fence};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, publish, release_fence};
 
 /// The phase bits of a word.
 pub(crate) const PHASE: u64 = 3;
@@ -176,6 +176,20 @@ impl Hazard {
         }
     }
 
+    /// Publishes an invalidation in phase calling under its next identity, and pins its search to `epoch`.
+    ///
+    /// Behind it stands a full fence: what is searched from here on is at least as new as the publication.
+    #[inline(always)]
+    pub(crate) fn publish(&self, identity: u64, bounds: (u64, u64), owner: u64, epoch: u64) {
+        self.describe(bounds, owner);
+        // ORDERING: behind the release fence in `describe`, so who finds this pin (acquire, `Book::lowest_pin`) in
+        // place of the one that an earlier search left comes behind the loads of that search; and before the
+        // publication, so who finds that finds the pin.
+        self.pin.store(epoch, Ordering::Relaxed);
+        // ORDERING: publication and F; pairs with the F of every scan.
+        publish(&self.word, identity);
+    }
+
     /// The others of the same thread number, and at last itself; for that thread.
     fn siblings(&self) -> impl Iterator<Item = &Hazard> {
         let mut at = Some(self);
@@ -196,16 +210,27 @@ impl Hazard {
         self.word() & PHASE == 0 && self.taken.load(Ordering::Acquire) == 0
     }
 
+    /// The identity of the next start if it is free, and has one left; as [`is_free`](Self::is_free).
+    #[inline(always)]
+    fn free_identity(&self) -> Option<u64> {
+        let word = self.word();
+        let identity = word + GENERATION_ONE + CALLING;
+        let is_free = word & PHASE == 0 && self.taken.load(Ordering::Acquire) == 0;
+        (is_free && identity & GENERATIONS & !PHASE != 0).then_some(identity)
+    }
+
     /// How many starts it has seen.
     fn starts(&self) -> u64 {
         self.starts.load(Ordering::Relaxed) + (self.word() & GENERATIONS) / GENERATION_ONE
     }
 
     /// The identity that a start of this hazard takes next.
-    fn next_identity(&self) -> u64 {
+    #[inline]
+    pub(crate) fn next_identity(&self) -> u64 {
         ((self.word.load(Ordering::Relaxed) & !PHASE) + GENERATION_ONE) | CALLING
     }
 
+    #[inline]
     fn is_used_up(&self) -> bool {
         self.word.load(Ordering::Relaxed) & GENERATIONS & !PHASE == GENERATIONS & !PHASE
     }

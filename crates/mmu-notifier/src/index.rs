@@ -36,9 +36,9 @@ use crate::hazard::Book;
 use crate::interval::Node;
 use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinLock};
 
-use compare::Compare;
-pub(crate) use page::Batch;
+use compare::{Compare, of_kind};
 use page::Page;
+pub(crate) use page::{Batch, Found};
 use reclaim::Pages;
 
 /// Asks the processor what it has, which may take tens of microseconds the first time.
@@ -133,7 +133,24 @@ impl Index {
     /// keeps what it finds readable.
     #[inline]
     pub(crate) fn search(&self, bounds: (u64, u64), after: Option<(u64, u64)>, batch: &mut Batch) -> bool {
-        page::search(self.root.load(Ordering::Acquire), self.compare, bounds, after.as_ref(), batch)
+        let found = self.look(bounds);
+        of_kind!(self.compare, kind => page::collect(found, kind, bounds, after.as_ref(), batch))
+    }
+
+    /// Looks who overlaps `bounds`.
+    ///
+    /// # Context
+    /// As for [`search`](Self::search).
+    #[inline(always)]
+    pub(crate) fn look(&self, bounds: (u64, u64)) -> Found {
+        let root = self.root.load(Ordering::Acquire);
+        of_kind!(self.compare, kind => page::look(root, kind, bounds))
+    }
+
+    /// Collects who was found, and looks for the rest of several; as [`search`](Self::search) otherwise.
+    #[inline]
+    pub(crate) fn collect(&self, found: Found, bounds: (u64, u64), batch: &mut Batch) -> bool {
+        of_kind!(self.compare, kind => page::collect(found, kind, bounds, None, batch))
     }
 
     /// Takes the writer lock and says that nobody can be inserted any more.

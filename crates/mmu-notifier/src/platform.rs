@@ -11,6 +11,8 @@
 //! A thread without a number shares records with others and pays one compare-and-exchange a start; a thread
 //! without a context is not recognised in its own callbacks: there it may not remove or unregister.
 
+#![expect(unsafe_code, reason = "the address of a context is kept for the time of a call")]
+
 use core::cell::Cell;
 use core::ptr;
 use core::sync::atomic::AtomicU64 as StaticU64;
@@ -167,14 +169,14 @@ impl Context {
         self.calling.set(notifier);
     }
 
-    /// The record that was [remembered](Self::remember) for the space `id`, which is never used twice.
-    #[inline]
-    pub(crate) fn remembered(&self, id: u64) -> *const Hazard {
+    /// The record that was [remembered](Self::remember) for the space `id`, which is never used twice, nor 0.
+    #[inline(always)]
+    pub(crate) fn remembered(&self, id: u64) -> Option<*const Hazard> {
         let (space, hazard) = self.remembered[id as usize % REMEMBERED].get();
-        if space == id { hazard } else { ptr::null() }
+        (space == id).then_some(hazard)
     }
 
-    pub(crate) fn remember(&self, id: u64, hazard: *const Hazard) {
+    pub(crate) fn remember(&self, id: u64, hazard: &Hazard) {
         self.remembered[id as usize % REMEMBERED].set((id, hazard));
     }
 }
@@ -183,6 +185,17 @@ impl Default for Context {
     fn default() -> Self {
         Context::new()
     }
+}
+
+/// The context of this thread, for a call that is to stay in registers: no closure takes their addresses.
+///
+/// # Safety
+/// The caller does not keep it beyond its own call, which stays on this thread.
+#[inline(always)]
+pub(crate) unsafe fn context<'c>() -> Option<&'c Context> {
+    let context = with_context(|context| context.map_or(ptr::null(), ptr::from_ref));
+    // SAFETY: null, or the context of this thread, which lives as long as it.
+    unsafe { context.as_ref() }
 }
 
 /// The [id](Context::id) of this thread; 0 if it has no context.

@@ -6,10 +6,13 @@
 //! or panics: second passes, idle, over. The list refuses: idle first, then the ends that are owed.
 //! *End*: idle, which wakes readers; then the list; then the claim is given back.
 //! Nothing is written per subscription but the sequence of those that are hit: the published range is the mark.
+//!
+//! One range at a time has a way of its own as long as it can ([`one`]); what is here serves any number.
 
 #![expect(unsafe_code, reason = "nodes are called through raw pointers")]
 
 mod end;
+mod one;
 mod outcome;
 mod part;
 mod pass;
@@ -18,110 +21,25 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use core::slice;
 
-pub(crate) use end::{Ending, end, end_one, end_unwatched};
+pub(crate) use end::{Ending, end, end_here, end_one, end_unwatched};
+pub(crate) use one::{start_here, start_one};
 pub use outcome::StartError;
 pub(crate) use outcome::{Failure, Outcome, keep_first};
 pub(crate) use part::{Held, Part, Started};
 use pass::Pass;
 
-use crate::address::Range;
 use crate::diagnostics;
 use crate::frame::{self, Frame, Kind, Link};
 use crate::hazard::Claim;
 use crate::hung::Post;
 use crate::index::Batch;
-use crate::invalidation::{Details, Invalidation, Owner};
+use crate::invalidation::Invalidation;
 use crate::list::walk;
 use crate::platform::{self, Context, Payload};
 use crate::space::Space;
 use crate::subscriptions::Subscriptions;
 use crate::sync::full_fence;
 use crate::trace;
-
-/// Starts an invalidation of one range; the caller ends it with [`end_one`] unless it failed.
-///
-/// # Context
-/// Does not sleep by itself and allocates nothing; a callback's panic goes on behind it.
-#[inline]
-pub(crate) fn start_one(
-    space: &Space,
-    what: Invalidation,
-    started: &mut Started,
-) -> Result<Held, StartError> {
-    // CONTRACT C2.2: a space that nobody watched pays this load and this branch.
-    let Some(subscriptions) = space.subscriptions() else { return Ok(Held::NOTHING) };
-    let (range, owner, details) = what.split();
-    let held = if subscriptions.index.is_open() {
-        start_watched(space, range, owner, details, started)
-    } else {
-        start_listed(space, range, owner, details, started)
-    };
-    if held.is_refused() { Err(StartError::WouldBlock) } else { Ok(held) }
-}
-
-/// All but `started` goes in and out through registers: the fence of the publication waits for every store before.
-fn start_watched(
-    space: &Space,
-    range: Range,
-    owner: Option<Owner>,
-    details: Details,
-    started: &mut Started,
-) -> Held {
-    let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
-    let part = |held| Part { invalidation: Invalidation::join(range, owner, details), held };
-    platform::with_context(|context| {
-        started.forks = crate::fork::count();
-        diagnostics::start(subscriptions, range);
-        let calls = Calls { space, subscriptions, context };
-        let index = &subscriptions.index;
-        let book = &subscriptions.book;
-        let Some(hazard) = book.remembered(context).or_else(|| book.claim_another(context)) else {
-            return calls.run_slowly(part(Held::NOTHING), started);
-        };
-        let claim = Claim::One(hazard);
-        let identity = claim.publish(range.bounds(), owner.map_or(0, Owner::get), index.epoch());
-        // CONTRACT C3.3: who is inserted from here on is busy for this invalidation, and not called.
-        let limit = index.limit();
-        let mut batch = Batch::new();
-        let complete = index.search(range.bounds(), None, &mut batch);
-        let held = Held::new(claim, identity);
-        if !batch.as_slice().is_empty() || subscriptions.list.count() != 0 {
-            claim.unpin();
-            return calls.run_found(&mut part(held), limit, &mut batch, complete, started);
-        }
-        match claim.activate(identity) {
-            None => trace::started(subscriptions, slice::from_ref(&part(held)), 0),
-            Some(post) => calls.ring(part(held), post, started),
-        }
-        held
-    })
-}
-
-/// The same where there is no interval side: the list alone hears it.
-#[inline(never)]
-fn start_listed(
-    space: &Space,
-    range: Range,
-    owner: Option<Owner>,
-    details: Details,
-    started: &mut Started,
-) -> Held {
-    let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
-    let mut part = Part { invalidation: Invalidation::join(range, owner, details), held: Held::NOTHING };
-    platform::with_context(|context| {
-        diagnostics::start(subscriptions, range);
-        let calls = Calls { space, subscriptions, context };
-        if !subscriptions.list.is_heard() {
-            return calls.heard_by_nobody(slice::from_ref(&part));
-        }
-        let Some(hazard) = subscriptions.book.remembered(context) else {
-            return calls.run_slowly(part, started);
-        };
-        let section = Claim::One(hazard);
-        section.keep();
-        Held::NOTHING.unless_refused(calls.run(slice::from_mut(&mut part), section, None, started))
-    })
-}
 
 /// Starts an invalidation of several ranges; the caller ends it with [`end()`] unless it failed.
 ///
@@ -174,83 +92,6 @@ impl<'c> Calls<'c> {
     fn heard_by_nobody(&self, parts: &[Part]) -> Held {
         trace::started(self.subscriptions, parts, 0);
         Held::NOTHING
-    }
-
-    /// The way of one range for which there is no hazard, or none is at hand.
-    #[inline(never)]
-    fn run_slowly(&self, mut part: Part, started: &mut Started) -> Held {
-        let result = self.start_several(slice::from_mut(&mut part), started);
-        part.held.unless_refused(result)
-    }
-
-    /// The way of one range that hits somebody, or is heard by the list.
-    #[inline(never)]
-    fn run_found(
-        &self,
-        part: &mut Part,
-        limit: u64,
-        batch: &mut Batch,
-        complete: bool,
-        started: &mut Started,
-    ) -> Held {
-        let Some(claim @ Claim::One(_)) = part.claim(self.subscriptions) else { return part.held };
-        let _span = trace::calling(self.subscriptions, slice::from_ref(part));
-        let mut pass = Pass::new(self.subscriptions, limit, batch, complete);
-        let frame = self.frame(slice::from_ref(part), claim);
-        let link = frame.link(self.context);
-        pass.begin_one(part);
-        if !pass.is_over() || self.subscriptions.list.count() != 0 {
-            return self.go_on_found(part, &mut pass, (&frame, link), started);
-        }
-        claim.count(pass.called);
-        let post = claim.activate(part.identity());
-        if post.is_some() || frame.is_exit_due() {
-            return self.ring_found(part, pass.called, post, (&frame, link), started);
-        }
-        drop(link);
-        started.forks = crate::fork::count();
-        trace::started(self.subscriptions, slice::from_ref(part), pass.called);
-        part.held
-    }
-
-    /// The same, where there is more to it than first passes.
-    #[inline(never)]
-    fn go_on_found(
-        &self,
-        part: &mut Part,
-        pass: &mut Pass<'_>,
-        framed: (&Frame, Link<'_>),
-        started: &mut Started,
-    ) -> Held {
-        let Some(claim) = part.claim(self.subscriptions) else { return part.held };
-        let result = self.go_on(slice::from_mut(part), claim, Some(pass), framed, started);
-        part.held.unless_refused(result)
-    }
-
-    /// Tells those who wait for a start that hit somebody, and makes an exit that was left to it.
-    #[cold]
-    fn ring_found(
-        &self,
-        part: &mut Part,
-        called: u64,
-        post: Option<&Post>,
-        (frame, link): (&Frame, Link<'_>),
-        started: &mut Started,
-    ) -> Held {
-        let mut outcome = Outcome { failure: None, late: self.subscriptions.ring(post) };
-        drop(link);
-        started.forks = crate::fork::count();
-        let parts = slice::from_mut(part);
-        let result = self.conclude(parts, started, called, &mut outcome, frame.is_exit_due());
-        part.held.unless_refused(result)
-    }
-
-    /// Tells those who wait for a start that has hit nobody.
-    #[cold]
-    fn ring(&self, mut part: Part, post: &Post, started: &mut Started) {
-        let mut outcome = Outcome { failure: None, late: self.subscriptions.ring(Some(post)) };
-        let result = self.conclude(slice::from_mut(&mut part), started, 0, &mut outcome, false);
-        debug_assert!(result.is_ok(), "nobody was called, so nobody refused");
     }
 
     /// What a start is to its callbacks.

@@ -142,19 +142,34 @@ impl Book {
         }
     }
 
-    /// A free record of this thread, if it has used one in this space: what is published there claims it.
+    /// The record that this thread used last in this space, and its next identity, if it is free: what is published there
+    /// claims it.
+    #[inline(always)]
+    pub(crate) fn at_hand(&self, context: Option<&Context>) -> Option<(&Hazard, u64)> {
+        let own = self.last_used(context?)?;
+        Some((own, own.free_identity()?))
+    }
+
+    /// A free record of this thread, if it has used one in this space.
     #[inline]
     pub(crate) fn remembered(&self, context: Option<&Context>) -> Option<&Hazard> {
-        let context = context?;
+        match self.at_hand(context) {
+            Some((own, _)) => Some(own),
+            None => self.free_sibling(context?),
+        }
+    }
+
+    #[inline(always)]
+    fn last_used(&self, context: &Context) -> Option<&Hazard> {
         // SAFETY: a record remembered for the id of this book is one of its hazards.
-        let own = unsafe { context.remembered(self.id).as_ref() }?;
-        if own.is_free() && !own.is_used_up() { Some(own) } else { self.free_sibling(context, own) }
+        context.remembered(self.id).map(|own| unsafe { &*own })
     }
 
     /// Another one of the same ring that is free, for a call within a call. It is looked at first from then on.
     #[inline(never)]
-    fn free_sibling<'b>(&'b self, context: &Context, own: &'b Hazard) -> Option<&'b Hazard> {
-        let free = own.siblings().find(|hazard| hazard.is_free() && !hazard.is_used_up())?;
+    fn free_sibling(&self, context: &Context) -> Option<&Hazard> {
+        let own = self.last_used(context)?;
+        let free = own.siblings().find(|hazard| hazard.free_identity().is_some())?;
         context.remember(self.id, free);
         Some(free)
     }

@@ -6,7 +6,7 @@ use core::ptr;
 use super::{ACTIVE, CALLING, CROWD_ID, Crowd, GENERATION_ONE, GENERATIONS, Hazard, ID_SHIFT, PHASE};
 use crate::hung::Post;
 use crate::platform::with_context;
-use crate::sync::{Ordering, full_fence, publish};
+use crate::sync::{Ordering, publish};
 
 /// The right to one hazard, or to be one of the crowd.
 #[derive(Clone, Copy, Debug)]
@@ -18,34 +18,9 @@ pub(crate) enum Claim<'b> {
 }
 
 impl<'b> Claim<'b> {
-    /// Publishes an invalidation in phase calling and pins its search to `epoch`; returns the identity.
-    ///
-    /// Behind it stands a full fence: what is searched from here on is at least as new as the publication.
-    #[inline]
-    pub(crate) fn publish(self, bounds: (u64, u64), owner: u64, epoch: u64) -> u64 {
-        match self {
-            Claim::One(hazard) => {
-                hazard.describe(bounds, owner);
-                // ORDERING: behind the release fence in `describe`, so who finds this pin (acquire, `Book::lowest_pin`) in
-                // place of the one that an earlier search left comes behind the loads of that search; and before the
-                // publication, so who finds that finds the pin.
-                hazard.pin.store(epoch, Ordering::Relaxed);
-                let identity = hazard.next_identity();
-                // ORDERING: publication and F; pairs with the F of every scan.
-                publish(&hazard.word, identity);
-                identity
-            }
-            Claim::Crowd(_) => {
-                let identity = self.announce(bounds, owner);
-                // ORDERING: publication, F.
-                full_fence();
-                identity
-            }
-        }
-    }
-
     /// Publishes an invalidation in phase calling, without pin or fence: the caller passes a full fence before
     /// it searches.
+    #[inline]
     pub(crate) fn announce(self, bounds: (u64, u64), owner: u64) -> u64 {
         match self {
             Claim::One(hazard) => {
@@ -196,6 +171,7 @@ impl<'b> Claim<'b> {
     }
 
     /// The hazard, or null in the crowd.
+    #[inline]
     pub(crate) fn as_ptr(self) -> *const Hazard {
         match self {
             Claim::One(hazard) => hazard,

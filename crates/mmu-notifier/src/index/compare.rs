@@ -1,5 +1,8 @@
 //! Comparing all entries of a page at once: with what vectors the machine has (`vector`), or one after the other
 //! (`plain`). Entries that are not there are compared too, and masked by the caller.
+//!
+//! What compares is a [`Kind`], and searches are compiled for each, so that nothing is called for a page. A [`Compare`] is
+//! the best kind of this machine; [`of_kind`] goes from the one to the other.
 
 #[cfg(not(all(feature = "std", target_arch = "x86_64", not(any(loom, shuttle, mmu_notifier_tsan)))))]
 mod plain;
@@ -7,42 +10,88 @@ mod plain;
 mod vector;
 
 #[cfg(not(all(feature = "std", target_arch = "x86_64", not(any(loom, shuttle, mmu_notifier_tsan)))))]
-pub(super) use plain::Compare;
+pub(super) use plain::{Compare, of_kind};
 #[cfg(all(feature = "std", target_arch = "x86_64", not(any(loom, shuttle, mmu_notifier_tsan))))]
-pub(super) use vector::Compare;
+pub(super) use vector::{Compare, of_kind};
 
 use super::page::FAN;
 use crate::sync::{AtomicU64, Ordering};
 
+/// The bit that tells negative numbers.
+const SIGN: u64 = 1 << 63;
+
+/// A word of an entry, kept with its highest bit the other way round: vectors compare signed numbers.
+#[derive(Debug)]
+#[cfg_attr(not(any(loom, shuttle)), repr(transparent))]
+pub(super) struct Word(AtomicU64);
+
+impl Word {
+    pub(super) fn new(value: u64) -> Self {
+        Word(AtomicU64::new(value ^ SIGN))
+    }
+
+    #[inline]
+    pub(super) fn load(&self, ordering: Ordering) -> u64 {
+        self.0.load(ordering) ^ SIGN
+    }
+
+    #[inline]
+    pub(super) fn store(&self, value: u64, ordering: Ordering) {
+        self.0.store(value ^ SIGN, ordering);
+    }
+}
+
 /// One word of each entry of a page.
-type Words = [AtomicU64; FAN];
+type Words = [Word; FAN];
 
-/// The entries whose key is at most `last` and whose maximum is at least `first`, as bits.
-#[inline]
-fn overlapping(keys: &Words, maxima: &Words, first: u64, last: u64) -> u32 {
-    bits(|at| load(keys, at) <= last && load(maxima, at) >= first)
+/// A way to compare.
+pub(super) trait Kind: Copy {
+    /// Those of the entries `live` whose key is at most `last` and whose maximum is at least `first`, as bits.
+    fn overlapping(self, keys: &Words, maxima: &Words, first: u64, last: u64, live: u32) -> u32;
+
+    /// The entries whose key is at most `bound`, as bits.
+    fn up_to(self, keys: &Words, bound: u64) -> u32;
+
+    /// Of keys that ascend, how many are at most `bound`.
+    #[inline(always)]
+    fn count_up_to(self, keys: &Words, bound: u64) -> usize {
+        // To find the first that is missing is quicker than to count bits where the compiler may not assume an
+        // instruction for that.
+        self.up_to(keys, bound).trailing_ones() as usize
+    }
+
+    /// Has the line of this address fetched, where there is an instruction for that.
+    #[inline(always)]
+    fn prefetch(self, _address: *const ()) {}
+
+    /// Has what a search compares in a page fetched.
+    #[inline(always)]
+    fn prefetch_page(self, _page: *const ()) {}
 }
 
-/// The entries whose key is at most `bound`, as bits.
-#[inline]
-fn up_to(keys: &Words, bound: u64) -> u32 {
-    bits(|at| load(keys, at) <= bound)
+/// One after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Scalar;
+
+impl Kind for Scalar {
+    #[inline(always)]
+    fn overlapping(self, keys: &Words, maxima: &Words, first: u64, last: u64, live: u32) -> u32 {
+        live & bits(|at| load(keys, at) <= last && load(maxima, at) >= first)
+    }
+
+    #[inline(always)]
+    fn up_to(self, keys: &Words, bound: u64) -> u32 {
+        bits(|at| load(keys, at) <= bound)
+    }
 }
 
-/// Of keys that ascend, how many are at most `bound`.
-#[inline]
-fn count_up_to(keys: &Words, bound: u64) -> usize {
-    // To find the first that is missing is quicker than to count bits where the compiler may not assume an instruction
-    // for that.
-    up_to(keys, bound).trailing_ones() as usize
-}
-
+#[inline(always)]
 fn load(words: &Words, at: usize) -> u64 {
     words[at].load(Ordering::Relaxed)
 }
 
 /// The bits of all entries for which `test` holds, without a branch for each.
-#[inline]
+#[inline(always)]
 fn bits(test: impl Fn(usize) -> bool) -> u32 {
     (0..FAN).fold(0, |bits, at| bits | u32::from(test(at)) << at)
 }

@@ -14,12 +14,12 @@
 
 use core::cell::Cell;
 use core::mem::MaybeUninit;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
-use super::compare::Compare;
+use super::compare::{Compare, Kind, Word, of_kind};
 use super::order::Order;
 use crate::interval::Node;
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, Ordering};
 
 /// Entries a page.
 pub(crate) const FAN: usize = if cfg!(any(loom, shuttle)) { 2 } else { 32 };
@@ -34,7 +34,7 @@ pub(crate) const BATCH: usize = if cfg!(any(loom, shuttle)) { 1 } else { 128 };
 /// without a live bit is null, or a child that is just being linked or unlinked. Cells belong to the writer.
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub(super) struct Page {
+pub(crate) struct Page {
     /// Which entries are there.
     pub(super) live: AtomicU32,
     /// Which children reach beyond the next separator.
@@ -50,8 +50,8 @@ pub(super) struct Page {
     pub(super) next: Cell<*const Page>,
     /// Of the entries of a leaf.
     pub(super) order: Order,
-    pub(super) key: [AtomicU64; FAN],
-    pub(super) max: [AtomicU64; FAN],
+    pub(super) key: [Word; FAN],
+    pub(super) max: [Word; FAN],
     pub(super) item: [AtomicPtr<()>; FAN],
 }
 
@@ -68,8 +68,8 @@ impl Page {
             stamp: Cell::new(0),
             next: Cell::new(ptr::null()),
             order: Order::new(),
-            key: core::array::from_fn(|_| AtomicU64::new(u64::MAX)),
-            max: core::array::from_fn(|_| AtomicU64::new(0)),
+            key: core::array::from_fn(|_| Word::new(u64::MAX)),
+            max: core::array::from_fn(|_| Word::new(0)),
             item: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
         }
     }
@@ -110,7 +110,7 @@ impl Page {
     /// The child that a start belongs below: the last whose separator is not greater.
     #[inline]
     pub(super) fn child_for(&self, compare: Compare, start: u64) -> usize {
-        compare.count_up_to(&self.key, start).saturating_sub(1)
+        of_kind!(compare, kind => kind.count_up_to(&self.key, start)).saturating_sub(1)
     }
 
     /// The highest last byte of what is there; 0 if nothing is.
@@ -179,116 +179,154 @@ impl Batch {
     }
 }
 
-/// Collects what overlaps `bounds` below `page`; false if the batch is full before the end.
-#[inline(always)]
-pub(super) fn search(
-    page: *const Page,
-    compare: Compare,
-    bounds: (u64, u64),
-    after: After<'_>,
-    batch: &mut Batch,
-) -> bool {
+/// Who overlaps a range: nobody, one, or several below a page, or perhaps none of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Found {
+    Nobody,
+    One(NonNull<Node>),
+    Several(NonNull<Page>),
+}
+
+/// Says who overlaps `bounds` below `page`: goes down as long as there is but one way. It calls nothing, so that it
+/// needs no stack.
+#[inline(never)]
+pub(super) fn look<K: Kind>(page: *const Page, compare: K, bounds: (u64, u64)) -> Found {
     // SAFETY: the caller has pinned: a page that can be reached is not reused meanwhile.
-    let Some(mut page) = (unsafe { page.as_ref() }) else { return true };
+    let Some(mut page) = (unsafe { page.as_ref() }) else { return Found::Nobody };
     while !page.is_leaf() {
         let up_to_begin = compare.count_up_to(&page.key, bounds.0);
-        let begin = up_to_begin.saturating_sub(1);
-        let mut only = begin;
+        let begin = up_to_begin.saturating_sub(1) % FAN;
         // INVARIANT: where there is no child its item is null, so the bit of the only one need not be waited for. Who is
         // inserted below a child comes behind its link, and a page is unlinked by its item before it is stamped (I5).
         let goes_on = page.key.get(up_to_begin).is_some_and(|next| next.load(Ordering::Relaxed) <= bounds.1);
-        if goes_on || page.overhang.load(Ordering::Relaxed) & below(begin) != 0 {
-            let children = page.children(begin, page.child_for(compare, bounds.1), bounds.0);
-            if !children.is_power_of_two() {
-                return search_children(page, Bits(children), compare, bounds, after, batch);
-            }
-            only = children.trailing_zeros() as usize;
+        if goes_on || page.reaches_beyond(begin) {
+            return look_at_children(page, compare, bounds);
         }
         // SAFETY: as above; a child that was unlinked is null.
-        let Some(child) = (unsafe { page.child(only).as_ref() }) else { return true };
+        let Some(child) = (unsafe { page.child(begin).as_ref() }) else { return Found::Nobody };
         page = child;
     }
-    search_leaf(page, compare, bounds, after, batch)
+    let hits = page.hits(compare, bounds);
+    if hits == 0 {
+        return Found::Nobody;
+    }
+    if !hits.is_power_of_two() {
+        return Found::Several(NonNull::from(page));
+    }
+    let node = page.node(hits.trailing_zeros() as usize % FAN);
+    compare.prefetch(node.cast());
+    // SAFETY: an entry that is there leads to its node.
+    Found::One(unsafe { NonNull::new_unchecked(node.cast_mut()) })
 }
 
+/// Goes on with an inner page of which several children may matter, if it is but one of them.
 #[inline(never)]
-fn search_children(
-    page: &Page,
-    children: Bits,
-    compare: Compare,
+fn look_at_children<K: Kind>(page: &Page, compare: K, bounds: (u64, u64)) -> Found {
+    let children = page.children(compare, bounds);
+    if !children.is_power_of_two() {
+        return Found::Several(NonNull::from(page));
+    }
+    look(page.child(children.trailing_zeros() as usize), compare, bounds)
+}
+
+/// Collects who was found, and those below a page where several may be; false if the batch is full before the end.
+#[inline(never)]
+pub(super) fn collect<K: Kind>(
+    found: Found,
+    compare: K,
     bounds: (u64, u64),
     after: After<'_>,
     batch: &mut Batch,
 ) -> bool {
-    let from = after.map_or(0, |(start, _)| *start);
-    for slot in children {
+    let page = match found {
+        Found::Nobody => return true,
+        Found::One(node) => return take(node.as_ptr(), after, batch),
+        // SAFETY: the caller has pinned: a page that was found is not reused meanwhile.
+        Found::Several(page) => unsafe { page.as_ref() },
+    };
+    if page.is_leaf() {
+        return take_all(page, compare, bounds, after, batch);
+    }
+    let children = page.children(compare, bounds);
+    for slot in Bits(children) {
         compare.prefetch_page(page.child(slot).cast());
     }
-    for slot in children {
+    let from = after.map_or(0, |(start, _)| *start);
+    Bits(children).all(|slot| {
         // All starts below a child are at most the next separator.
         let passed = slot + 1 < FAN && page.key(slot + 1) < from;
-        if !passed && !search_below(page.child(slot), compare, bounds, after, batch) {
-            return false;
-        }
-    }
-    true
+        passed || collect_below(page.child(slot), compare, bounds, after, batch)
+    })
 }
 
-/// The search, as it calls itself.
-#[inline(never)]
-fn search_below(
+fn collect_below<K: Kind>(
     page: *const Page,
-    compare: Compare,
+    compare: K,
     bounds: (u64, u64),
     after: After<'_>,
     batch: &mut Batch,
 ) -> bool {
-    search(page, compare, bounds, after, batch)
+    // SAFETY: as in `look`; null is a child that was unlinked.
+    match unsafe { page.as_ref() } {
+        Some(leaf) if leaf.is_leaf() => take_all(leaf, compare, bounds, after, batch),
+        _ => collect(look(page, compare, bounds), compare, bounds, after, batch),
+    }
+}
+
+/// Collects what overlaps `bounds` in a leaf, in order.
+#[inline(always)]
+fn take_all<K: Kind>(
+    leaf: &Page,
+    compare: K,
+    bounds: (u64, u64),
+    after: After<'_>,
+    batch: &mut Batch,
+) -> bool {
+    let hits = leaf.hits(compare, bounds);
+    if hits & hits.wrapping_sub(1) == 0 {
+        return Bits(hits).all(|slot| take(leaf.node(slot), after, batch));
+    }
+    leaf.order.load(&leaf.used).among(hits).all(|slot| {
+        let node = leaf.node(slot);
+        compare.prefetch(node.cast());
+        take(node, after, batch)
+    })
+}
+
+/// Adds one that is hit, unless an earlier search has found it; false if there is no room.
+#[inline(always)]
+fn take(node: *const Node, after: After<'_>, batch: &mut Batch) -> bool {
+    let is_new = |after: &(u64, u64)| {
+        // SAFETY: it overlaps the published range, so the node is readable (I6 of the start).
+        let node = unsafe { &*node };
+        (node.bounds().0, node.order()) > *after
+    };
+    !after.is_none_or(is_new) || batch.push(node)
 }
 
 impl Page {
-    /// The children of an inner page that may hold what reaches `first` or begins behind it, from `begin` to `end`
-    /// or before, as bits.
-    fn children(&self, begin: usize, end: usize, first: u64) -> u32 {
+    /// Says whether something below a child before `begin` reaches beyond the next separator.
+    #[inline(always)]
+    fn reaches_beyond(&self, begin: usize) -> bool {
+        let overhang = self.overhang.load(Ordering::Relaxed);
+        overhang != 0 && overhang & below(begin) != 0
+    }
+
+    /// The children of an inner page that may hold what overlaps `bounds`, as bits.
+    #[inline(always)]
+    fn children(&self, compare: impl Kind, (first, last): (u64, u64)) -> u32 {
+        let begin = compare.count_up_to(&self.key, first).saturating_sub(1);
+        let end = compare.count_up_to(&self.key, last).saturating_sub(1);
         let live = self.live().0;
         let within = live & (below(end) | 1 << end) & !below(begin);
         let reaching = live & below(begin) & self.overhang.load(Ordering::Relaxed);
         let reaches = |bits, slot| if self.max(slot) >= first { bits | 1 << slot } else { bits };
         Bits(reaching).fold(within, reaches)
     }
-}
 
-/// Collects what overlaps `bounds` in a leaf, in order.
-#[inline]
-fn search_leaf(
-    leaf: &Page,
-    compare: Compare,
-    bounds: (u64, u64),
-    after: After<'_>,
-    batch: &mut Batch,
-) -> bool {
-    let live = leaf.live().0;
-    let hits = live & compare.overlapping(&leaf.key, &leaf.max, bounds.0, bounds.1);
-    if hits == 0 {
-        return true;
+    /// The entries of a leaf that overlap `bounds`, as bits.
+    #[inline(always)]
+    fn hits(&self, compare: impl Kind, (first, last): (u64, u64)) -> u32 {
+        compare.overlapping(&self.key, &self.max, first, last, self.live().0)
     }
-    if hits.is_power_of_two() {
-        return take(leaf, hits.trailing_zeros() as usize, compare, after, batch);
-    }
-    take_all(leaf, hits, compare, after, batch)
-}
-
-#[inline(never)]
-fn take_all(leaf: &Page, hits: u32, compare: Compare, after: After<'_>, batch: &mut Batch) -> bool {
-    leaf.order.load(&leaf.used).among(hits).all(|slot| take(leaf, slot, compare, after, batch))
-}
-
-/// Adds an entry that is hit, unless an earlier search has found it; false if there is no room.
-#[inline]
-fn take(leaf: &Page, slot: usize, compare: Compare, after: After<'_>, batch: &mut Batch) -> bool {
-    let node = leaf.node(slot);
-    compare.prefetch(node.cast());
-    // SAFETY: the entry overlaps the published range, so its node is readable (I6 of the start).
-    let is_new = |after: &(u64, u64)| (leaf.key(slot), unsafe { &*node }.order()) > *after;
-    !after.is_none_or(is_new) || batch.push(node)
 }

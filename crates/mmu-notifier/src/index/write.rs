@@ -4,6 +4,7 @@
 
 use core::ptr::{self, NonNull};
 
+use super::compare::{Kind, of_kind};
 use super::page::{Bits, FAN, Page, below};
 use super::reclaim::Pages;
 use super::{Book, Index, Node, Refused};
@@ -301,7 +302,7 @@ impl Index {
     fn append(&self, leaf: &Page, (first, last): (u64, u64), node: *const Node) {
         let slot = leaf.used();
         // Behind those that start there or before, alive or dead.
-        let before = self.compare.up_to(&leaf.key, first) & below(slot);
+        let before = of_kind!(self.compare, kind => kind.up_to(&leaf.key, first)) & below(slot);
         leaf.key[slot].store(first, Ordering::Relaxed);
         leaf.max[slot].store(last, Ordering::Relaxed);
         leaf.item[slot].store(node.cast_mut().cast(), Ordering::Relaxed);

@@ -16,11 +16,16 @@ use crate::platform::without_light_barriers;
 /// Claims, publishes, retires, gives back.
 fn call(book: &Book, first: u64) {
     let claim = book.claim(None);
-    let identity = claim.publish((first, first), 0, 1);
+    let identity = match claim {
+        Claim::One(hazard) => {
+            let identity = hazard.next_identity();
+            hazard.publish(identity, (first, first), 0, 1);
+            assert_eq!(hazard.bounds(), (first, first), "somebody else has this hazard");
+            identity
+        }
+        Claim::Crowd(_) => claim.announce((first, first), 0),
+    };
     claim.unpin();
-    if let Claim::One(hazard) = claim {
-        assert_eq!(hazard.bounds(), (first, first), "somebody else has this hazard");
-    }
     claim.activate(identity);
     assert!(claim.is_active(identity));
     claim.retire(identity);

@@ -42,6 +42,15 @@ pub(crate) fn end_one(space: &Space, started: &Started, part: Part, ending: Endi
     }
 }
 
+/// The same, inlined: for a range that is in registers.
+#[inline(always)]
+pub(crate) fn end_here(space: &Space, subscriptions: &Subscriptions, started: Started, part: Part) {
+    if trace::ENABLED || !part.held.end_alone(subscriptions) {
+        let (range, owner, details) = part.invalidation.split();
+        end_rest(space, &{ started }, part.held, range, owner, details, Ending::Whole);
+    }
+}
+
 /// Ends what began before anybody watched the space.
 #[inline(always)]
 pub(crate) fn end_unwatched(space: &Space, what: Invalidation) {
@@ -95,6 +104,7 @@ fn end_listed(
     })
 }
 
+#[inline(never)]
 fn end_alone(subscriptions: &Subscriptions, held: Held) -> bool {
     held.end_alone(subscriptions)
 }

@@ -7,7 +7,7 @@ use core::ptr;
 
 use super::StartError;
 use crate::diagnostics::{self, Rule};
-use crate::hazard::{Claim, Hazard};
+use crate::hazard::{CALLING, Claim, Hazard, PHASE};
 use crate::hung::Post;
 use crate::invalidation::{Invalidation, Owner};
 use crate::platform::{self, Context};
@@ -21,7 +21,8 @@ pub(crate) struct Part {
     pub(crate) held: Held,
 }
 
-/// The place of an invalidation among the hazards, and its identity there: two words, for registers.
+/// The place of an invalidation among the hazards, and its identity there: two words, for registers. Where there is
+/// none, or one in the crowd, the hazard is null.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held {
     hazard: *const Hazard,
@@ -36,24 +37,18 @@ pub(crate) struct Started {
     pub(super) forks: u32,
 }
 
-/// Stands in the place of a hazard for one of the crowd.
-const CROWD: *const Hazard = ptr::without_provenance(1);
-/// Stands in the place of a hazard for a start that failed.
-const REFUSED: *const Hazard = ptr::without_provenance(2);
+/// Stands in the place of an identity for a start that failed, beside no hazard: even, as no identity is.
+const REFUSED: u64 = 2;
 
 impl Held {
     /// The interval side left no trace.
     pub(crate) const NOTHING: Held = Held { hazard: ptr::null(), identity: 0 };
     /// The start failed; there is nothing to end.
-    const REFUSED: Held = Held { hazard: REFUSED, identity: 0 };
+    const REFUSED: Held = Held { hazard: ptr::null(), identity: REFUSED };
 
     #[inline]
     pub(super) fn new(claim: Claim<'_>, identity: u64) -> Self {
-        let hazard = match claim {
-            Claim::One(hazard) => hazard,
-            Claim::Crowd(_) => CROWD,
-        };
-        Held { hazard, identity }
+        Held { hazard: claim.as_ptr(), identity }
     }
 
     /// This, unless the start was refused.
@@ -65,24 +60,26 @@ impl Held {
         }
     }
 
+    /// This, if the start was not refused.
     #[inline]
-    pub(super) fn is_refused(self) -> bool {
-        ptr::eq(self.hazard, REFUSED)
+    pub(crate) fn if_accepted(self) -> Result<Held, StartError> {
+        if self.hazard.is_null() && self.identity == REFUSED { Err(StartError::WouldBlock) } else { Ok(self) }
+    }
+
+    fn is_in_crowd(self) -> bool {
+        self.hazard.is_null() && self.identity & PHASE == CALLING
     }
 
     #[inline]
     fn claim(self, subscriptions: &Subscriptions) -> Option<Claim<'_>> {
-        if ptr::eq(self.hazard, CROWD) {
-            return Some(Claim::Crowd(&subscriptions.book.crowd));
-        }
-        debug_assert!(!self.is_refused());
         // SAFETY: null, or a hazard of the book of these subscriptions, which lives as long as it.
-        unsafe { self.hazard.as_ref() }.map(Claim::One)
+        let one = unsafe { self.hazard.as_ref() }.map(Claim::One);
+        one.or_else(|| self.is_in_crowd().then_some(Claim::Crowd(&subscriptions.book.crowd)))
     }
 
     /// Ends what is active at a hazard of its own, in a space without a list: the short way. False if there is
     /// more to it; then nothing was done.
-    #[inline]
+    #[inline(always)]
     pub(super) fn end_alone(self, subscriptions: &Subscriptions) -> bool {
         let Some(claim @ Claim::One(_)) = self.claim(subscriptions) else { return false };
         if subscriptions.list.count() != 0 || !claim.is_active(self.identity) {
@@ -163,7 +160,7 @@ impl Part {
     }
 
     pub(crate) fn is_in_crowd(&self) -> bool {
-        ptr::eq(self.held.hazard, CROWD)
+        self.held.is_in_crowd()
     }
 
     /// Gives the claim back, if there is one.
@@ -178,5 +175,18 @@ impl Started {
     #[inline]
     pub(crate) fn new() -> Self {
         Started { list_limit: 0, forks: 0 }
+    }
+
+    /// What is left by a start that is over now, and of which the list has heard nothing.
+    #[inline]
+    pub(super) fn unheard() -> Self {
+        Started { list_limit: 0, forks: crate::fork::count() }
+    }
+
+    /// What a start leaves that fills it in.
+    #[inline(always)]
+    pub(super) fn fill(start: impl FnOnce(&mut Started) -> Held) -> (Held, Self) {
+        let mut started = Started::new();
+        (start(&mut started), started)
     }
 }

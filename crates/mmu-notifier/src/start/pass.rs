@@ -47,6 +47,23 @@ impl<'p> Pass<'p> {
         }
     }
 
+    /// Goes on behind what the only one that is hit by one range was called with, or not.
+    pub(super) fn begin_behind(
+        &mut self,
+        node: NonNull<Node>,
+        part: &Part,
+        answer: Result<Option<Answer>, Payload>,
+    ) {
+        self.called = u64::from(!matches!(answer, Ok(None)));
+        let (begun, failure) = (&mut self.begun, &mut self.failure);
+        let accepted = answer.and_then(|answer| {
+            platform::catch(|| _ = answer.is_none_or(|answer| accept(answer, node, part, begun, failure)))
+        });
+        if let Err(payload) = accepted {
+            self.fail(payload);
+        }
+    }
+
     /// Makes those over several ranges.
     pub(super) fn begin_all(&mut self, parts: &[Part]) {
         if let Err(payload) = platform::catch(|| self.call_all(parts)) {
@@ -116,33 +133,13 @@ impl<'p> Pass<'p> {
 
     #[inline(always)]
     fn call_batch(&mut self, part: &Part) -> bool {
-        let (invalidation, owner, limit) = (&part.invalidation, part.owner(), self.limit);
         for &node in self.batch.as_slice() {
             // SAFETY: what a search finds is not null.
             let node = unsafe { NonNull::new_unchecked(node.cast_mut()) };
-            // SAFETY: found by this start, which is in phase calling (I6).
-            let hit = unsafe { node.as_ref() };
-            let Some(callbacks) = hit.callbacks_for(limit) else { continue };
-            // CONTRACT C3.12: an invalidation of its own leaves its tokens fresh.
-            if owner != 0 && owner == hit.owner() {
-                continue;
-            }
-            if callbacks.sequence == SequenceBy::Start {
-                hit.hit(part.identity());
-            }
-            self.called += 1;
-            // SAFETY: the table is that of the node, which this start found.
-            match unsafe { (callbacks.invalidate)(node, invalidation, Sequence(part.identity())) } {
-                Answer::Done => {}
-                Answer::Begun => begin(&mut self.begun, node, invalidation),
-                Answer::Refused if !invalidation.is_blockable() => {
-                    self.failure = Some(Failure::Refused);
-                    return false;
-                }
-                // CONTRACT C5.2: a bug, taken as accepted.
-                Answer::Refused => {
-                    diagnostics::report(Rule::RefusedBlockable, "invalidate_start", hit.label());
-                }
+            match call(node, part, self.limit, || self.called += 1) {
+                None | Some(Answer::Done) => {}
+                Some(answer) if accept(answer, node, part, &mut self.begun, &mut self.failure) => {}
+                Some(_) => return false,
             }
         }
         true
@@ -164,6 +161,50 @@ impl<'p> Pass<'p> {
             }
         }
     }
+}
+
+/// Calls a node that a start of this limit hits, behind `count`; none if it is not to be called.
+#[inline(always)]
+pub(super) fn call(node: NonNull<Node>, part: &Part, limit: u64, count: impl FnOnce()) -> Option<Answer> {
+    // SAFETY: found by this start, which is in phase calling (I6).
+    let hit = unsafe { node.as_ref() };
+    let callbacks = hit.callbacks_for(limit)?;
+    let owner = part.owner();
+    // CONTRACT C3.12: an invalidation of its own leaves its tokens fresh.
+    if owner != 0 && owner == hit.owner() {
+        return None;
+    }
+    if callbacks.sequence == SequenceBy::Start {
+        hit.hit(part.identity());
+    }
+    count();
+    // SAFETY: the table is that of the node, which this start found.
+    Some(unsafe { (callbacks.invalidate)(node, &part.invalidation, Sequence(part.identity())) })
+}
+
+/// Goes on behind an answer; false if it is a refusal.
+fn accept(
+    answer: Answer,
+    node: NonNull<Node>,
+    part: &Part,
+    begun: &mut Begun,
+    failure: &mut Option<Failure>,
+) -> bool {
+    match answer {
+        Answer::Done => {}
+        Answer::Begun => begin(begun, node, &part.invalidation),
+        Answer::Refused if !part.invalidation.is_blockable() => {
+            *failure = Some(Failure::Refused);
+            return false;
+        }
+        // CONTRACT C5.2: a bug, taken as accepted.
+        Answer::Refused => {
+            // SAFETY: found by this start, which is in phase calling (I6).
+            let label = unsafe { node.as_ref() }.label();
+            diagnostics::report(Rule::RefusedBlockable, "invalidate_start", label);
+        }
+    }
+    true
 }
 
 /// Keeps a second pass for later, or makes it at once.

@@ -1,40 +1,28 @@
 //! Without vectors: what every machine can.
 
-use super::Words;
+use super::Scalar;
 
-/// Compares one after the other.
+/// How entries are compared on this machine.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::index) struct Compare;
+pub(in crate::index) enum Compare {
+    /// One after the other.
+    Scalar(Scalar),
+}
 
 impl Compare {
     /// The one that there is.
     pub(in crate::index) fn best() -> Self {
-        Compare
+        Compare::Scalar(Scalar)
     }
-
-    /// The entries whose key is at most `last` and whose maximum is at least `first`, as bits.
-    #[inline]
-    pub(in crate::index) fn overlapping(self, keys: &Words, maxima: &Words, first: u64, last: u64) -> u32 {
-        super::overlapping(keys, maxima, first, last)
-    }
-
-    /// The entries whose key is at most `bound`, as bits.
-    #[inline]
-    pub(in crate::index) fn up_to(self, keys: &Words, bound: u64) -> u32 {
-        super::up_to(keys, bound)
-    }
-
-    /// Of keys that ascend, how many are at most `bound`.
-    #[inline]
-    pub(in crate::index) fn count_up_to(self, keys: &Words, bound: u64) -> usize {
-        super::count_up_to(keys, bound)
-    }
-
-    /// There is no instruction for this.
-    #[inline]
-    pub(in crate::index) fn prefetch(self, _address: *const ()) {}
-
-    /// There is no instruction for this.
-    #[inline]
-    pub(in crate::index) fn prefetch_page(self, _page: *const ()) {}
 }
+
+/// Says something with the kind of a [`Compare`].
+macro_rules! of_kind {
+    ($compare:expr, $kind:ident => $say:expr) => {
+        match $compare {
+            $crate::index::compare::Compare::Scalar($kind) => $say,
+        }
+    };
+}
+
+pub(in crate::index) use of_kind;

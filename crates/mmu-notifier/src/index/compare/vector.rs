@@ -10,86 +10,75 @@
 use core::arch::asm;
 use core::mem::offset_of;
 
-use super::{Words, count_up_to, overlapping, up_to};
+use super::{Kind, SIGN, Scalar, Words};
 use crate::index::page::Page;
 
 /// How entries are compared on this machine.
-///
-/// # Invariants
-/// Made by [`best`](Self::best): the processor has what it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::index) enum Compare {
     /// One after the other.
-    Scalar,
-    /// Four at a time, with AVX2 and POPCNT.
-    Avx2,
+    Scalar(Scalar),
+    /// Four at a time.
+    Avx2(Avx2),
     /// Eight at a time.
-    Avx512,
+    Avx512(Avx512),
+}
+
+/// The processor has AVX2 and POPCNT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::index) struct Avx2(());
+
+/// The processor has AVX-512 F and BW.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::index) struct Avx512(());
+
+impl Avx2 {
+    fn if_there() -> Option<Self> {
+        (std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("popcnt")).then_some(Avx2(()))
+    }
+}
+
+impl Avx512 {
+    fn if_there() -> Option<Self> {
+        let there = std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512bw");
+        there.then_some(Avx512(()))
+    }
 }
 
 impl Compare {
     /// The best that this machine has.
     pub(in crate::index) fn best() -> Self {
-        if std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512bw") {
-            Compare::Avx512
-        } else if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("popcnt") {
-            Compare::Avx2
-        } else {
-            Compare::Scalar
-        }
+        let best = Avx512::if_there().map(Compare::Avx512).or_else(|| Avx2::if_there().map(Compare::Avx2));
+        best.unwrap_or(Compare::Scalar(Scalar))
     }
+}
 
-    /// The entries whose key is at most `last` and whose maximum is at least `first`, as bits.
-    #[inline]
-    pub(in crate::index) fn overlapping(self, keys: &Words, maxima: &Words, first: u64, last: u64) -> u32 {
-        match self {
-            Compare::Scalar => overlapping(keys, maxima, first, last),
-            // SAFETY: by the invariant.
-            Compare::Avx2 => !unsafe { avx2::outside(keys, maxima, first, last) },
-            // SAFETY: by the invariant.
-            Compare::Avx512 => unsafe { avx512::overlapping(keys, maxima, first, last) },
+/// Says something with the kind of a [`Compare`].
+macro_rules! of_kind {
+    ($compare:expr, $kind:ident => $say:expr) => {
+        match $compare {
+            $crate::index::compare::Compare::Avx2($kind) => $say,
+            $crate::index::compare::Compare::Avx512($kind) => $say,
+            $crate::index::compare::Compare::Scalar($kind) => $say,
         }
-    }
+    };
+}
 
-    /// The entries whose key is at most `bound`, as bits.
-    #[inline]
-    pub(in crate::index) fn up_to(self, keys: &Words, bound: u64) -> u32 {
-        match self {
-            Compare::Scalar => up_to(keys, bound),
-            // No key is below 0.
-            // SAFETY: by the invariant.
-            Compare::Avx2 => !unsafe { avx2::outside(keys, keys, 0, bound) },
-            // SAFETY: by the invariant.
-            Compare::Avx512 => unsafe { avx512::up_to(keys, bound) },
-        }
-    }
+pub(in crate::index) use of_kind;
 
-    /// Of keys that ascend, how many are at most `bound`.
-    #[inline]
-    pub(in crate::index) fn count_up_to(self, keys: &Words, bound: u64) -> usize {
-        match self {
-            Compare::Scalar => count_up_to(keys, bound),
-            // SAFETY: by the invariant.
-            Compare::Avx2 => unsafe { avx2::count_up_to(keys, bound) },
-            // SAFETY: by the invariant.
-            Compare::Avx512 => unsafe { avx512::up_to(keys, bound) }.trailing_ones() as usize,
-        }
+/// Has the line of this address fetched.
+#[inline(always)]
+fn prefetch(address: *const ()) {
+    // SAFETY: a prefetch of any address changes nothing and fails silently.
+    unsafe {
+        asm!("prefetcht0 [{address}]", address = in(reg) address, options(readonly, nostack, preserves_flags));
     }
+}
 
-    /// Has the line of this address fetched.
-    #[inline]
-    pub(in crate::index) fn prefetch(self, address: *const ()) {
-        // SAFETY: a prefetch of any address changes nothing and fails silently.
-        unsafe {
-            asm!("prefetcht0 [{address}]", address = in(reg) address, options(readonly, nostack, preserves_flags));
-        }
-    }
-
-    /// Has what a search compares in a page fetched.
-    #[inline]
-    pub(in crate::index) fn prefetch_page(self, page: *const ()) {
-        (0..LINES_COMPARED).for_each(|line| self.prefetch(page.wrapping_byte_add(64 * line)));
-    }
+/// Has what a search compares in a page fetched.
+#[inline(always)]
+fn prefetch_page(page: *const ()) {
+    (0..LINES_COMPARED).for_each(|line| prefetch(page.wrapping_byte_add(64 * line)));
 }
 
 // A load that crosses a line takes twice as long.
@@ -98,124 +87,131 @@ const _: () = assert!(offset_of!(Page, key) % 64 == 0 && offset_of!(Page, max) %
 /// How many cache lines of a page a search compares.
 const LINES_COMPARED: usize = offset_of!(Page, item) / 64;
 
-mod avx512 {
-    use core::arch::asm;
-
-    use super::Words;
-
-    /// # Safety
-    /// The processor has AVX-512 F and BW.
-    #[inline]
-    pub(super) unsafe fn overlapping(keys: &Words, maxima: &Words, first: u64, last: u64) -> u32 {
+impl Kind for Avx512 {
+    #[inline(always)]
+    fn overlapping(self, keys: &Words, maxima: &Words, first: u64, last: u64, live: u32) -> u32 {
         let found: u32;
-        // SAFETY: it reads the two arrays only, and what it changes is named. Registers from 16 on need no
-        // vzeroupper.
+        // SAFETY: the processor has it; it reads the two arrays only, and what it changes is named. Registers from 16
+        // on need no vzeroupper.
         unsafe {
             asm!(
                 "vpbroadcastq zmm16, {last}",
                 "vpbroadcastq zmm17, {first}",
-                "vpcmpuq k1, zmm16, [{keys}], 5",
-                "vpcmpuq k2, zmm16, [{keys} + 64], 5",
-                "vpcmpuq k3, zmm16, [{keys} + 128], 5",
-                "vpcmpuq k4, zmm16, [{keys} + 192], 5",
-                "vpcmpuq k1 {{k1}}, zmm17, [{maxima}], 2",
-                "vpcmpuq k2 {{k2}}, zmm17, [{maxima} + 64], 2",
-                "vpcmpuq k3 {{k3}}, zmm17, [{maxima} + 128], 2",
-                "vpcmpuq k4 {{k4}}, zmm17, [{maxima} + 192], 2",
+                "vpcmpq k1, zmm16, [{keys}], 5",
+                "vpcmpq k2, zmm16, [{keys} + 64], 5",
+                "vpcmpq k3, zmm16, [{keys} + 128], 5",
+                "vpcmpq k4, zmm16, [{keys} + 192], 5",
+                "vpcmpq k1 {{k1}}, zmm17, [{maxima}], 2",
+                "vpcmpq k2 {{k2}}, zmm17, [{maxima} + 64], 2",
+                "vpcmpq k3 {{k3}}, zmm17, [{maxima} + 128], 2",
+                "vpcmpq k4 {{k4}}, zmm17, [{maxima} + 192], 2",
                 "kunpckbw k1, k2, k1",
                 "kunpckbw k3, k4, k3",
                 "kunpckwd k1, k3, k1",
                 "kmovd {found:e}, k1",
-                keys = in(reg) keys, maxima = in(reg) maxima, first = in(reg) first, last = in(reg) last,
+                keys = in(reg) keys, maxima = in(reg) maxima, first = in(reg) first ^ SIGN, last = in(reg) last ^ SIGN,
                 found = lateout(reg) found,
                 out("xmm16") _, out("xmm17") _, out("k1") _, out("k2") _, out("k3") _, out("k4") _,
                 options(readonly, nostack, preserves_flags)
             );
         }
-        found
+        live & found
     }
 
-    /// # Safety
-    /// The processor has AVX-512 F and BW.
-    #[inline]
-    pub(super) unsafe fn up_to(keys: &Words, bound: u64) -> u32 {
+    #[inline(always)]
+    fn up_to(self, keys: &Words, bound: u64) -> u32 {
         let found: u32;
         // SAFETY: as above.
         unsafe {
             asm!(
                 "vpbroadcastq zmm16, {bound}",
-                "vpcmpuq k1, zmm16, [{keys}], 5",
-                "vpcmpuq k2, zmm16, [{keys} + 64], 5",
-                "vpcmpuq k3, zmm16, [{keys} + 128], 5",
-                "vpcmpuq k4, zmm16, [{keys} + 192], 5",
+                "vpcmpq k1, zmm16, [{keys}], 5",
+                "vpcmpq k2, zmm16, [{keys} + 64], 5",
+                "vpcmpq k3, zmm16, [{keys} + 128], 5",
+                "vpcmpq k4, zmm16, [{keys} + 192], 5",
                 "kunpckbw k1, k2, k1",
                 "kunpckbw k3, k4, k3",
                 "kunpckwd k1, k3, k1",
                 "kmovd {found:e}, k1",
-                keys = in(reg) keys, bound = in(reg) bound, found = lateout(reg) found,
+                keys = in(reg) keys, bound = in(reg) bound ^ SIGN, found = lateout(reg) found,
                 out("xmm16") _, out("k1") _, out("k2") _, out("k3") _, out("k4") _,
                 options(readonly, nostack, preserves_flags)
             );
         }
         found
     }
-}
 
-mod avx2 {
-    use core::arch::asm;
-
-    use super::Words;
-
-    /// AVX2 compares signed numbers: with the highest bit flipped they stand in the order of unsigned ones.
-    const FLIP: u64 = 1 << 63;
-
-    /// Eight entries, from `at` bytes on: into `to` a double word each, all ones if it is outside. Those at 2 and 3 change
-    /// places with those at 4 and 5.
-    macro_rules! eight_outside {
-        ($to:literal, $at:literal) => {
-            concat!(
-                "vpxor ymm3, ymm2, [{keys} + ",
-                $at,
-                "]\n",
-                "vpxor ymm4, ymm2, [{maxima} + ",
-                $at,
-                "]\n",
-                "vpcmpgtq ymm3, ymm3, ymm1\n",
-                "vpcmpgtq ymm4, ymm0, ymm4\n",
-                "vpor ymm3, ymm3, ymm4\n",
-                "vpxor ymm5, ymm2, [{keys} + ",
-                $at,
-                " + 32]\n",
-                "vpxor ymm6, ymm2, [{maxima} + ",
-                $at,
-                " + 32]\n",
-                "vpcmpgtq ymm5, ymm5, ymm1\n",
-                "vpcmpgtq ymm6, ymm0, ymm6\n",
-                "vpor ymm5, ymm5, ymm6\n",
-                "vshufps ",
-                $to,
-                ", ymm3, ymm5, 0x88"
-            )
-        };
+    #[inline(always)]
+    fn prefetch(self, address: *const ()) {
+        prefetch(address);
     }
 
-    /// The entries whose key is above `last` or whose maximum is below `first`.
-    ///
-    /// # Safety
-    /// The processor has AVX2.
-    #[inline]
-    pub(super) unsafe fn outside(keys: &Words, maxima: &Words, first: u64, last: u64) -> u32 {
+    #[inline(always)]
+    fn prefetch_page(self, page: *const ()) {
+        prefetch_page(page);
+    }
+}
+
+/// Eight entries, from `at` bytes on, against the bounds in ymm0 and ymm1: into `to` a double word each, all ones if it is
+/// outside. Those at 2 and 3 change places with those at 4 and 5.
+macro_rules! eight_outside {
+    ($to:literal, $at:literal) => {
+        concat!(
+            "vmovdqa ymm2, [{keys} + ",
+            $at,
+            "]\n",
+            "vpcmpgtq ymm2, ymm2, ymm1\n",
+            "vpcmpgtq ymm3, ymm0, [{maxima} + ",
+            $at,
+            "]\n",
+            "vpor ymm2, ymm2, ymm3\n",
+            "vmovdqa ymm4, [{keys} + ",
+            $at,
+            " + 32]\n",
+            "vpcmpgtq ymm4, ymm4, ymm1\n",
+            "vpcmpgtq ymm5, ymm0, [{maxima} + ",
+            $at,
+            " + 32]\n",
+            "vpor ymm4, ymm4, ymm5\n",
+            "vshufps ",
+            $to,
+            ", ymm2, ymm4, 0x88"
+        )
+    };
+}
+
+/// Eight keys, from `at` bytes on, against the bound in ymm0: as above, all ones if it is greater.
+macro_rules! eight_above {
+    ($to:literal, $at:literal) => {
+        concat!(
+            "vmovdqa ymm2, [{keys} + ",
+            $at,
+            "]\n",
+            "vmovdqa ymm3, [{keys} + ",
+            $at,
+            " + 32]\n",
+            "vpcmpgtq ymm2, ymm2, ymm0\n",
+            "vpcmpgtq ymm3, ymm3, ymm0\n",
+            "vshufps ",
+            $to,
+            ", ymm2, ymm3, 0x88"
+        )
+    };
+}
+
+impl Avx2 {
+    /// Those of all entries whose key is above `last` or whose maximum is below `first`.
+    #[inline(always)]
+    fn outside(self, keys: &Words, maxima: &Words, first: u64, last: u64) -> u32 {
         let found: u32;
-        // SAFETY: it reads the two arrays only, and what it changes is named; vzeroupper clears the upper half of
-        // each of the sixteen.
+        // SAFETY: the processor has it; it reads the two arrays only, and what it changes is named; vzeroupper clears the
+        // upper half of each of the sixteen.
         unsafe {
             asm!(
                 "vmovq xmm0, {first}",
                 "vpbroadcastq ymm0, xmm0",
                 "vmovq xmm1, {last}",
                 "vpbroadcastq ymm1, xmm1",
-                "vmovq xmm2, {flip}",
-                "vpbroadcastq ymm2, xmm2",
                 eight_outside!("ymm8", "0"),
                 eight_outside!("ymm9", "64"),
                 eight_outside!("ymm10", "128"),
@@ -233,7 +229,7 @@ mod avx2 {
                 "or {found:e}, {upper:e}",
                 "vzeroupper",
                 keys = in(reg) keys, maxima = in(reg) maxima,
-                first = in(reg) first ^ FLIP, last = in(reg) last ^ FLIP, flip = in(reg) FLIP,
+                first = in(reg) first ^ SIGN, last = in(reg) last ^ SIGN,
                 found = lateout(reg) found, upper = out(reg) _,
                 out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
                 out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
@@ -244,39 +240,61 @@ mod avx2 {
         found
     }
 
-    /// Eight keys, from `at` bytes on: into `to` a double word each, all ones if it is above the bound.
-    macro_rules! eight_above {
-        ($to:literal, $at:literal) => {
-            concat!(
-                "vpxor ymm3, ymm2, [{keys} + ",
-                $at,
-                "]\n",
-                "vpxor ymm4, ymm2, [{keys} + ",
-                $at,
-                " + 32]\n",
-                "vpcmpgtq ymm3, ymm3, ymm0\n",
-                "vpcmpgtq ymm4, ymm4, ymm0\n",
-                "vshufps ",
-                $to,
-                ", ymm3, ymm4, 0x88"
-            )
-        };
+    /// The same of the first half; the upper bits say nothing.
+    #[inline(always)]
+    fn outside_of_half(self, keys: &Words, maxima: &Words, first: u64, last: u64) -> u32 {
+        let found: u32;
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "vmovq xmm0, {first}",
+                "vpbroadcastq ymm0, xmm0",
+                "vmovq xmm1, {last}",
+                "vpbroadcastq ymm1, xmm1",
+                eight_outside!("ymm8", "0"),
+                eight_outside!("ymm9", "64"),
+                "vpackssdw ymm8, ymm8, ymm9",
+                "vpacksswb ymm8, ymm8, ymm8",
+                "vextracti128 xmm9, ymm8, 1",
+                "vpunpcklwd xmm8, xmm8, xmm9",
+                "vpmovmskb {found:e}, xmm8",
+                "vzeroupper",
+                keys = in(reg) keys, maxima = in(reg) maxima,
+                first = in(reg) first ^ SIGN, last = in(reg) last ^ SIGN, found = lateout(reg) found,
+                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
+                out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+                out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+                options(readonly, nostack)
+            );
+        }
+        found
+    }
+}
+
+impl Kind for Avx2 {
+    #[inline(always)]
+    fn overlapping(self, keys: &Words, maxima: &Words, first: u64, last: u64, live: u32) -> u32 {
+        if live >> 16 == 0 {
+            live & !self.outside_of_half(keys, maxima, first, last)
+        } else {
+            live & !self.outside(keys, maxima, first, last)
+        }
     }
 
-    /// How many keys are at most `bound`.
-    ///
-    /// # Safety
-    /// The processor has AVX2 and POPCNT.
-    #[inline]
-    pub(super) unsafe fn count_up_to(keys: &Words, bound: u64) -> usize {
+    #[inline(always)]
+    fn up_to(self, keys: &Words, bound: u64) -> u32 {
+        // No key is below 0.
+        !self.outside(keys, keys, 0, bound)
+    }
+
+    #[inline(always)]
+    fn count_up_to(self, keys: &Words, bound: u64) -> usize {
         let above: u32;
         // SAFETY: as above.
         unsafe {
             asm!(
                 "vmovq xmm0, {bound}",
                 "vpbroadcastq ymm0, xmm0",
-                "vmovq xmm2, {flip}",
-                "vpbroadcastq ymm2, xmm2",
                 eight_above!("ymm8", "0"),
                 eight_above!("ymm9", "64"),
                 eight_above!("ymm10", "128"),
@@ -288,7 +306,7 @@ mod avx2 {
                 "vpmovmskb {above:e}, ymm8",
                 "popcnt {above:e}, {above:e}",
                 "vzeroupper",
-                keys = in(reg) keys, bound = in(reg) bound ^ FLIP, flip = in(reg) FLIP, above = lateout(reg) above,
+                keys = in(reg) keys, bound = in(reg) bound ^ SIGN, above = lateout(reg) above,
                 out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
                 out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
                 out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
@@ -297,23 +315,44 @@ mod avx2 {
         }
         keys.len() - above as usize
     }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const ()) {
+        prefetch(address);
+    }
+
+    #[inline(always)]
+    fn prefetch_page(self, page: *const ()) {
+        prefetch_page(page);
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Word;
     use super::*;
     use crate::index::page::FAN;
-    use crate::sync::AtomicU64;
-
-    /// What there is here beside the scalar code; the best one is tried, and AVX2 wherever it is.
-    fn kinds() -> impl Iterator<Item = Compare> {
-        let popcnt = std::is_x86_feature_detected!("popcnt");
-        let avx2 = (popcnt && std::is_x86_feature_detected!("avx2")).then_some(Compare::Avx2);
-        [Some(Compare::best()), avx2].into_iter().flatten()
-    }
 
     #[repr(align(64))]
     struct Page([Words; 2]);
+
+    /// Compares a kind with the scalar one.
+    fn compare_with_scalar(kind: impl Kind, random: &mut impl FnMut() -> u64) {
+        let page = Page([0, 1].map(|_| core::array::from_fn(|_| Word::new(random()))));
+        let Page([keys, maxima]) = &page;
+        let (first, last) = (random(), random());
+        for live in [u32::MAX, 0x9876_abcd, 0x8421, 1, 0] {
+            let overlapping = Scalar.overlapping(keys, maxima, first, last, live);
+            assert_eq!(kind.overlapping(keys, maxima, first, last, live), overlapping, "{live:#x}");
+        }
+        assert_eq!(kind.up_to(keys, last), Scalar.up_to(keys, last));
+        let mut ascending = core::array::from_fn::<u64, FAN, _>(|_| random());
+        ascending.sort_unstable();
+        let page = Page([ascending.map(Word::new), core::array::from_fn(|_| Word::new(0))]);
+        for bound in [random(), ascending[random() as usize % FAN]] {
+            assert_eq!(kind.count_up_to(&page.0[0], bound), Scalar.count_up_to(&page.0[0], bound));
+        }
+    }
 
     #[test]
     fn every_kind_finds_what_the_scalar_one_finds() {
@@ -330,24 +369,8 @@ mod tests {
             }
         };
         for _ in 0..2_000 {
-            let page = Page([0, 1].map(|_| core::array::from_fn(|_| AtomicU64::new(random()))));
-            let Page([keys, maxima]) = &page;
-            let (first, last) = (random(), random());
-            let overlapping = Compare::Scalar.overlapping(keys, maxima, first, last);
-            let up_to = Compare::Scalar.up_to(keys, last);
-            for kind in kinds() {
-                assert_eq!(kind.overlapping(keys, maxima, first, last), overlapping, "{kind:?}");
-                assert_eq!(kind.up_to(keys, last), up_to, "{kind:?}");
-            }
-            let mut ascending = core::array::from_fn::<u64, FAN, _>(|_| random());
-            ascending.sort_unstable();
-            let page = Page([ascending.map(AtomicU64::new), Default::default()]);
-            for bound in [random(), ascending[random() as usize % FAN]] {
-                let count = Compare::Scalar.count_up_to(&page.0[0], bound);
-                for kind in kinds() {
-                    assert_eq!(kind.count_up_to(&page.0[0], bound), count, "{kind:?}");
-                }
-            }
+            Avx2::if_there().into_iter().for_each(|kind| compare_with_scalar(kind, &mut random));
+            Avx512::if_there().into_iter().for_each(|kind| compare_with_scalar(kind, &mut random));
         }
     }
 }

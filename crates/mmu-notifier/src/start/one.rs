@@ -1,0 +1,287 @@
+//! The start of one range, the usual one: inlined as far as a range goes that hits nobody.
+//!
+//! The fence of the publication waits for every store before it. So up to there nothing is kept in memory; whatever
+//! takes more than registers goes out of line behind it: a range that hits one ([`run_one`]), one that hits several or
+//! is heard by the list ([`run_found`]), and one for which no hazard is at hand ([`start_elsewhere`]).
+
+#![expect(unsafe_code, reason = "the context of the thread is kept for the time of a call")]
+
+use core::ptr::NonNull;
+use core::slice;
+
+use super::pass::{self, Pass};
+use super::{Calls, Held, Outcome, Part, StartError, Started};
+use crate::address::Range;
+use crate::diagnostics;
+use crate::frame::{Frame, Link};
+use crate::hazard::{Claim, Hazard};
+use crate::hung::Post;
+use crate::index::{Batch, Found};
+use crate::interval::{Answer, Node};
+use crate::invalidation::{Details, Invalidation, Owner};
+use crate::platform::{self, Payload};
+use crate::space::Space;
+use crate::subscriptions::Subscriptions;
+use crate::trace;
+
+/// Starts an invalidation of one range; the caller ends it with [`end_one`] unless it failed.
+///
+/// # Context
+/// Does not sleep by itself and allocates nothing; a callback's panic goes on behind it.
+#[inline]
+pub(crate) fn start_one(
+    space: &Space,
+    what: Invalidation,
+    started: &mut Started,
+) -> Result<Held, StartError> {
+    // CONTRACT C2.2: a space that nobody watched pays this load and this branch.
+    let Some(_) = space.subscriptions() else { return Ok(Held::NOTHING) };
+    let (range, owner, details) = what.split();
+    start_apart(space, range, owner, details, started).if_accepted()
+}
+
+/// The way of guards: not inlined, and by registers.
+#[inline(never)]
+fn start_apart(
+    space: &Space,
+    range: Range,
+    owner: Option<Owner>,
+    details: Details,
+    started: &mut Started,
+) -> Held {
+    let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
+    let held;
+    (held, *started) = start_here(space, subscriptions, range, owner, details);
+    held
+}
+
+/// Starts an invalidation of one range that hits nobody; goes out of line for all else.
+///
+/// The fence of the publication waits for every store before it. So this is made to be inlined, takes the address of
+/// nothing, and goes through registers.
+#[inline(always)]
+pub(crate) fn start_here(
+    space: &Space,
+    subscriptions: &Subscriptions,
+    range: Range,
+    owner: Option<Owner>,
+    details: Details,
+) -> (Held, Started) {
+    // SAFETY: it is used in this call alone.
+    let context = unsafe { platform::context() };
+    let hazard = if subscriptions.index.is_open() { subscriptions.book.at_hand(context) } else { None };
+    match hazard {
+        Some(hazard) => start_at(space, subscriptions, hazard, range, owner, details),
+        None => Started::fill(|started| start_elsewhere(space, range, owner, details, started)),
+    }
+}
+
+/// Starts one range at a free hazard of this thread, under its next identity.
+#[inline(always)]
+fn start_at(
+    space: &Space,
+    subscriptions: &Subscriptions,
+    (hazard, identity): (&Hazard, u64),
+    range: Range,
+    owner: Option<Owner>,
+    details: Details,
+) -> (Held, Started) {
+    diagnostics::start(subscriptions, range);
+    let index = &subscriptions.index;
+    hazard.publish(identity, range.bounds(), owner.map_or(0, Owner::get), index.epoch());
+    // CONTRACT C3.3: who is inserted from here on is busy for this invalidation, and not called.
+    let limit = index.limit();
+    let found = index.look(range.bounds());
+    let held = Held::new(Claim::One(hazard), identity);
+    let part = || Part { invalidation: Invalidation::join(range, owner, details), held };
+    if let Found::One(node) = found {
+        return Started::fill(|started| run_one(space, part(), node, limit, started));
+    }
+    if !matches!(found, Found::Nobody) || subscriptions.list.count() != 0 {
+        return Started::fill(|started| run_found(space, part(), limit, found, started));
+    }
+    if let Some(post) = Claim::One(hazard).activate(identity) {
+        return Started::fill(|started| ring(space, part(), post, started));
+    }
+    if trace::ENABLED {
+        trace::started(subscriptions, slice::from_ref(&part()), 0);
+    }
+    (held, Started::unheard())
+}
+
+/// The way of one range where no hazard is at hand, or there is no interval side.
+#[inline(never)]
+fn start_elsewhere(
+    space: &Space,
+    range: Range,
+    owner: Option<Owner>,
+    details: Details,
+    started: &mut Started,
+) -> Held {
+    let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
+    platform::with_context(|context| {
+        let calls = Calls { space, subscriptions, context };
+        let part = Part::new(Invalidation::join(range, owner, details));
+        if !subscriptions.index.is_open() {
+            return calls.start_listed(part, started);
+        }
+        let book = &subscriptions.book;
+        let Some(hazard) = book.remembered(context).or_else(|| book.claim_another(context)) else {
+            diagnostics::start(subscriptions, range);
+            return calls.run_slowly(part, started);
+        };
+        let held;
+        (held, *started) =
+            start_at(space, subscriptions, (hazard, hazard.next_identity()), range, owner, details);
+        held
+    })
+}
+
+/// Tells those who wait for a start that has hit nobody.
+#[cold]
+#[inline(never)]
+fn ring(space: &Space, mut part: Part, post: &Post, started: &mut Started) -> Held {
+    let Some(subscriptions) = space.subscriptions() else { return part.held };
+    *started = Started::unheard();
+    let mut outcome = Outcome { failure: None, late: subscriptions.ring(Some(post)) };
+    platform::with_context(|context| {
+        let calls = Calls { space, subscriptions, context };
+        let result = calls.conclude(slice::from_mut(&mut part), started, 0, &mut outcome, false);
+        debug_assert!(result.is_ok(), "nobody was called, so nobody refused");
+    });
+    part.held
+}
+
+/// The way of one range that is published and hits one. Nothing is in memory but what callbacks may look at.
+#[inline(never)]
+fn run_one(space: &Space, mut part: Part, node: NonNull<Node>, limit: u64, started: &mut Started) -> Held {
+    let Some(subscriptions) = space.subscriptions() else { return part.held };
+    // SAFETY: it is used in this call alone.
+    let context = unsafe { platform::context() };
+    let calls = Calls { space, subscriptions, context };
+    let Some(claim @ Claim::One(_)) = part.claim(subscriptions) else { return part.held };
+    claim.unpin();
+    let _span = trace::calling(subscriptions, slice::from_ref(&part));
+    let frame = calls.frame(slice::from_ref(&part), claim);
+    let link = frame.link(context);
+    let mut answer = None;
+    let result = platform::catch(|| answer = pass::call(node, &part, limit, || ()));
+    if result.is_ok() && answer == Some(Answer::Done) && subscriptions.list.count() == 0 {
+        return calls.activate_found(&mut part, claim, 1, (&frame, link), started);
+    }
+    calls.go_on_behind(&mut part, (node, result.map(|()| answer)), limit, (&frame, link), started)
+}
+
+/// The way of one range that is published, and hits several or is heard by the list.
+#[inline(never)]
+fn run_found(space: &Space, mut part: Part, limit: u64, found: Found, started: &mut Started) -> Held {
+    let Some(subscriptions) = space.subscriptions() else { return part.held };
+    // SAFETY: it is used in this call alone.
+    let context = unsafe { platform::context() };
+    let calls = Calls { space, subscriptions, context };
+    let Some(claim @ Claim::One(_)) = part.claim(subscriptions) else { return part.held };
+    let mut batch = Batch::new();
+    let complete = subscriptions.index.collect(found, part.invalidation.range().bounds(), &mut batch);
+    claim.unpin();
+    let _span = trace::calling(subscriptions, slice::from_ref(&part));
+    let mut pass = Pass::new(subscriptions, limit, &mut batch, complete);
+    let frame = calls.frame(slice::from_ref(&part), claim);
+    let link = frame.link(context);
+    pass.begin_one(&part);
+    if !pass.is_over() || subscriptions.list.count() != 0 {
+        return calls.go_on_found(&mut part, &mut pass, (&frame, link), started);
+    }
+    calls.activate_found(&mut part, claim, pass.called, (&frame, link), started)
+}
+
+impl Calls<'_> {
+    /// One range where there is no interval side: the list alone hears it.
+    fn start_listed(&self, mut part: Part, started: &mut Started) -> Held {
+        diagnostics::start(self.subscriptions, part.invalidation.range());
+        if !self.subscriptions.list.is_heard() {
+            return self.heard_by_nobody(slice::from_ref(&part));
+        }
+        let Some(hazard) = self.subscriptions.book.remembered(self.context) else {
+            return self.run_slowly(part, started);
+        };
+        let section = Claim::One(hazard);
+        section.keep();
+        Held::NOTHING.unless_refused(self.run(slice::from_mut(&mut part), section, None, started))
+    }
+
+    /// The way of one range for which there is no hazard, or none is at hand.
+    #[inline(never)]
+    fn run_slowly(&self, mut part: Part, started: &mut Started) -> Held {
+        let result = self.start_several(slice::from_mut(&mut part), started);
+        part.held.unless_refused(result)
+    }
+
+    /// Ends a start that hit somebody, and has made all passes.
+    #[inline(always)]
+    fn activate_found(
+        &self,
+        part: &mut Part,
+        claim: Claim<'_>,
+        called: u64,
+        (frame, link): (&Frame, Link<'_>),
+        started: &mut Started,
+    ) -> Held {
+        claim.count(called);
+        let post = claim.activate(part.identity());
+        if post.is_some() || frame.is_exit_due() {
+            return self.ring_found(part, called, post, (frame, link), started);
+        }
+        drop(link);
+        *started = Started::unheard();
+        trace::started(self.subscriptions, slice::from_ref(part), called);
+        part.held
+    }
+
+    /// Goes on behind the first pass over the only one that is hit, where there is more to it.
+    #[inline(never)]
+    fn go_on_behind(
+        &self,
+        part: &mut Part,
+        (node, answer): (NonNull<Node>, Result<Option<Answer>, Payload>),
+        limit: u64,
+        framed: (&Frame, Link<'_>),
+        started: &mut Started,
+    ) -> Held {
+        let mut batch = Batch::new();
+        let mut pass = Pass::new(self.subscriptions, limit, &mut batch, true);
+        pass.begin_behind(node, part, answer);
+        self.go_on_found(part, &mut pass, framed, started)
+    }
+
+    /// Goes on behind first passes, where there is more to it.
+    #[inline(never)]
+    fn go_on_found(
+        &self,
+        part: &mut Part,
+        pass: &mut Pass<'_>,
+        framed: (&Frame, Link<'_>),
+        started: &mut Started,
+    ) -> Held {
+        let Some(claim) = part.claim(self.subscriptions) else { return part.held };
+        let result = self.go_on(slice::from_mut(part), claim, Some(pass), framed, started);
+        part.held.unless_refused(result)
+    }
+
+    /// Tells those who wait for a start that hit somebody, and makes an exit that was left to it.
+    #[cold]
+    fn ring_found(
+        &self,
+        part: &mut Part,
+        called: u64,
+        post: Option<&Post>,
+        (frame, link): (&Frame, Link<'_>),
+        started: &mut Started,
+    ) -> Held {
+        let mut outcome = Outcome { failure: None, late: self.subscriptions.ring(post) };
+        drop(link);
+        started.forks = crate::fork::count();
+        let parts = slice::from_mut(part);
+        let result = self.conclude(parts, started, called, &mut outcome, frame.is_exit_due());
+        part.held.unless_refused(result)
+    }
+}
