@@ -19,14 +19,14 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::borrow::Borrow;
 use core::fmt;
-use core::mem;
+use core::mem::{self, MaybeUninit};
 use core::panic::Location;
 
 use crate::address::Range;
 use crate::diagnostics;
 use crate::invalidation::{Details, Invalidation, Owner};
 use crate::space::AddressSpaceRef;
-use crate::start::{self, Ending, Part, StartError, Started};
+use crate::start::{self, Ending, Held, Left, Part, StartError, Started};
 
 impl AddressSpaceRef {
     /// Starts an invalidation, makes the change, and ends it, also if the change panics.
@@ -149,8 +149,9 @@ impl Drop for Unwatched<'_> {
 /// since nothing takes their address.
 struct Scope<'s> {
     space: &'s AddressSpaceRef,
-    part: Part,
-    started: Started,
+    held: Held,
+    details: Details,
+    left: Option<&'s Left>,
 }
 
 impl Scope<'_> {
@@ -164,20 +165,20 @@ impl Scope<'_> {
         details: Details,
         change: impl FnOnce() -> R,
     ) -> Result<R, StartError> {
-        let what = Invalidation::join(range, owner, details);
         let Some(subscriptions) = space.space().subscriptions() else {
-            return Ok(Unwatched::run(space, what, change));
+            return Ok(Unwatched::run(space, Invalidation::join(range, owner, details), change));
         };
-        let (held, started) = start::start_here(space.space(), subscriptions, range, owner, details);
-        let part = Part { invalidation: what, held: held.if_accepted()? };
+        let mut room = MaybeUninit::uninit();
+        let (held, left) = start::start_here(space.space(), subscriptions, range, owner, details, &mut room);
+        let held = held.if_accepted()?;
         if diagnostics::ENABLED {
             // CONTRACT C7.1: one that hangs is named by where its start was.
-            part.set_origin(space.space(), Some(Location::caller()));
+            held.set_origin(space.space(), Some(Location::caller()));
         }
-        let scope = Scope { space, part, started };
+        let scope = Scope { space, held, details, left };
         let result = change();
         mem::forget(scope);
-        start::end_here(space.space(), subscriptions, started, part);
+        start::end_here(space.space(), subscriptions, held, details, left);
         Ok(result)
     }
 }
@@ -185,7 +186,7 @@ impl Scope<'_> {
 impl Drop for Scope<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        start::end_one(self.space.space(), &{ self.started }, self.part, Ending::Whole);
+        start::end_left(self.space.space(), self.held, self.details, self.left);
     }
 }
 
@@ -252,7 +253,7 @@ impl<'s> ActiveInvalidation<'s> {
         let part = Part { invalidation: what, held };
         if diagnostics::ENABLED {
             // CONTRACT C7.1: a guard that is forgotten is named by where its start was.
-            part.set_origin(space.space(), Some(Location::caller()));
+            held.set_origin(space.space(), Some(Location::caller()));
         }
         let active = Active { space, part, started, ending: Ending::Whole };
         Ok(ActiveInvalidation { active, deferred: Deferred::default() })
@@ -286,7 +287,7 @@ impl<'s> ActiveInvalidation<'s> {
     fn into_owned(mut self) -> OwnedActiveInvalidation {
         let Active { space, part, started, ending } = &mut self.active;
         if diagnostics::ENABLED {
-            part.set_origin(space.space(), None);
+            part.held.set_origin(space.space(), None);
         }
         let ending = mem::replace(ending, Ending::Nothing);
         let active = Active { space: space.clone(), part: *part, started: *started, ending };

@@ -162,6 +162,12 @@ impl Range {
         self.first <= other.first && other.last <= self.last
     }
 
+    /// The range with these [`bounds`](Self::bounds).
+    pub(crate) const fn from_bounds(first: u64, last: u64) -> Range {
+        debug_assert!(first <= last);
+        Range { first, last }
+    }
+
     /// Gives the bytes that both have.
     pub fn intersection(self, other: Range) -> Option<Range> {
         let (first, last) = (self.first.max(other.first), self.last.min(other.last));

@@ -38,7 +38,9 @@ use core::ptr;
 pub(crate) use book::Book;
 pub(crate) use claim::Claim;
 
+use crate::address::Range;
 use crate::hung::Post;
+use crate::invalidation::Owner;
 use crate::platform::Context;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, publish, release_fence};
 
@@ -127,6 +129,13 @@ impl Hazard {
     #[inline]
     pub(crate) fn bounds(&self) -> (u64, u64) {
         (self.first.load(Ordering::Relaxed), self.last.load(Ordering::Relaxed))
+    }
+
+    /// What is published here, as its invalidation said it; for who holds the claim.
+    #[inline]
+    pub(crate) fn described(&self) -> (Range, Option<Owner>) {
+        let (first, last) = self.bounds();
+        (Range::from_bounds(first, last), Owner::new(self.owner()))
     }
 
     pub(crate) fn owner(&self) -> u64 {

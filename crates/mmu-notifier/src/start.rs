@@ -21,11 +21,11 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use core::slice;
 
-pub(crate) use end::{Ending, end, end_here, end_one, end_unwatched};
+pub(crate) use end::{Ending, end, end_here, end_left, end_one, end_unwatched};
 pub(crate) use one::{start_here, start_one};
 pub use outcome::StartError;
 pub(crate) use outcome::{Failure, Outcome, keep_first};
-pub(crate) use part::{Held, Part, Started};
+pub(crate) use part::{Held, Left, Part, Started};
 use pass::Pass;
 
 use crate::diagnostics;

@@ -3,10 +3,12 @@
 //! One range at a hazard of its own, in a space without a list, is the short way: a look and a store. One that only
 //! the list hears has a way of its own too; all else goes through [`end_each`].
 
+#![expect(unsafe_code, reason = "what is held leads to a hazard by a raw pointer")]
+
 use core::slice;
 
 use super::outcome::keep_first;
-use super::part::{Held, Part, Started};
+use super::part::{Held, Left, Part, Started};
 use crate::address::Range;
 use crate::hazard::Claim;
 use crate::invalidation::{Details, Invalidation, Owner};
@@ -42,13 +44,29 @@ pub(crate) fn end_one(space: &Space, started: &Started, part: Part, ending: Endi
     }
 }
 
-/// The same, inlined: for a range that is in registers.
+/// The same, inlined, for what [`start_here`](super::start_here) started and left.
 #[inline(always)]
-pub(crate) fn end_here(space: &Space, subscriptions: &Subscriptions, started: Started, part: Part) {
-    if trace::ENABLED || !part.held.end_alone(subscriptions) {
-        let (range, owner, details) = part.invalidation.split();
-        end_rest(space, &{ started }, part.held, range, owner, details, Ending::Whole);
+pub(crate) fn end_here(
+    space: &Space,
+    subscriptions: &Subscriptions,
+    held: Held,
+    details: Details,
+    left: Option<&Left>,
+) {
+    if trace::ENABLED || !held.end_alone(subscriptions) {
+        end_left(space, held, details, left);
     }
+}
+
+/// The way of such an end that is more than one store.
+#[inline(never)]
+pub(crate) fn end_left(space: &Space, held: Held, details: Details, left: Option<&Left>) {
+    let (mut part, started) = match left {
+        Some(Left { part, started }) => (Part { held, ..*part }, *started),
+        // SAFETY: nothing was left, and the caller holds the space.
+        None => (unsafe { held.described(details) }, Started::unheard()),
+    };
+    platform::in_drop(|| end_single(space, &started, &mut part, Ending::Whole));
 }
 
 /// Ends what began before anybody watched the space.

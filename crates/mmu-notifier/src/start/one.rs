@@ -6,11 +6,12 @@
 
 #![expect(unsafe_code, reason = "the context of the thread is kept for the time of a call")]
 
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use core::slice;
 
 use super::pass::{self, Pass};
-use super::{Calls, Held, Outcome, Part, StartError, Started};
+use super::{Calls, Held, Left, Outcome, Part, StartError, Started};
 use crate::address::Range;
 use crate::diagnostics;
 use crate::frame::{Frame, Link};
@@ -50,42 +51,49 @@ fn start_apart(
     started: &mut Started,
 ) -> Held {
     let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
-    let held;
-    (held, *started) = start_here(space, subscriptions, range, owner, details);
+    let mut room = MaybeUninit::uninit();
+    let (held, left) = start_here(space, subscriptions, range, owner, details, &mut room);
+    *started = left.map_or_else(Started::unheard, |left| left.started);
     held
 }
 
-/// Starts an invalidation of one range that hits nobody; goes out of line for all else.
+/// Starts an invalidation of one range that hits nobody; goes out of line for all else. What that leaves for the end
+/// stands in `room`; if nothing does, the hazard knows it all.
 ///
 /// The fence of the publication waits for every store before it. So this is made to be inlined, takes the address of
 /// nothing, and goes through registers.
 #[inline(always)]
-pub(crate) fn start_here(
+pub(crate) fn start_here<'r>(
     space: &Space,
     subscriptions: &Subscriptions,
     range: Range,
     owner: Option<Owner>,
     details: Details,
-) -> (Held, Started) {
+    room: &'r mut MaybeUninit<Left>,
+) -> (Held, Option<&'r Left>) {
     // SAFETY: it is used in this call alone.
     let context = unsafe { platform::context() };
     let hazard = if subscriptions.index.is_open() { subscriptions.book.at_hand(context) } else { None };
     match hazard {
-        Some(hazard) => start_at(space, subscriptions, hazard, range, owner, details),
-        None => Started::fill(|started| start_elsewhere(space, range, owner, details, started)),
+        Some(hazard) => start_at(space, subscriptions, hazard, range, owner, details, room),
+        None => {
+            let part = Part::new(Invalidation::join(range, owner, details));
+            Left::fill(room, part, |left| start_elsewhere(space, left))
+        }
     }
 }
 
 /// Starts one range at a free hazard of this thread, under its next identity.
 #[inline(always)]
-fn start_at(
+fn start_at<'r>(
     space: &Space,
     subscriptions: &Subscriptions,
     (hazard, identity): (&Hazard, u64),
     range: Range,
     owner: Option<Owner>,
     details: Details,
-) -> (Held, Started) {
+    room: &'r mut MaybeUninit<Left>,
+) -> (Held, Option<&'r Left>) {
     diagnostics::start(subscriptions, range);
     let index = &subscriptions.index;
     hazard.publish(identity, range.bounds(), owner.map_or(0, Owner::get), index.epoch());
@@ -95,58 +103,52 @@ fn start_at(
     let held = Held::new(Claim::One(hazard), identity);
     let part = || Part { invalidation: Invalidation::join(range, owner, details), held };
     if let Found::One(node) = found {
-        return Started::fill(|started| run_one(space, part(), node, limit, started));
+        return Left::fill(room, part(), |left| run_one(space, left, node, limit));
     }
     if !matches!(found, Found::Nobody) || subscriptions.list.count() != 0 {
-        return Started::fill(|started| run_found(space, part(), limit, found, started));
+        return Left::fill(room, part(), |left| run_found(space, left, limit, found));
     }
     if let Some(post) = Claim::One(hazard).activate(identity) {
-        return Started::fill(|started| ring(space, part(), post, started));
+        return Left::fill(room, part(), |left| ring(space, left, post));
     }
     if trace::ENABLED {
         trace::started(subscriptions, slice::from_ref(&part()), 0);
     }
-    (held, Started::unheard())
+    (held, None)
 }
 
 /// The way of one range where no hazard is at hand, or there is no interval side.
 #[inline(never)]
-fn start_elsewhere(
-    space: &Space,
-    range: Range,
-    owner: Option<Owner>,
-    details: Details,
-    started: &mut Started,
-) -> Held {
+fn start_elsewhere(space: &Space, left: &mut Left) -> Held {
     let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
-    platform::with_context(|context| {
-        let calls = Calls { space, subscriptions, context };
-        let part = Part::new(Invalidation::join(range, owner, details));
-        if !subscriptions.index.is_open() {
-            return calls.start_listed(part, started);
-        }
-        let book = &subscriptions.book;
-        let Some(hazard) = book.remembered(context).or_else(|| book.claim_another(context)) else {
-            diagnostics::start(subscriptions, range);
-            return calls.run_slowly(part, started);
-        };
-        let held;
-        (held, *started) =
-            start_at(space, subscriptions, (hazard, hazard.next_identity()), range, owner, details);
-        held
-    })
+    // SAFETY: it is used in this call alone.
+    let context = unsafe { platform::context() };
+    let calls = Calls { space, subscriptions, context };
+    let (range, owner, details) = left.part.invalidation.split();
+    if !subscriptions.index.is_open() {
+        return calls.start_listed(left);
+    }
+    let book = &subscriptions.book;
+    let Some(hazard) = book.remembered(context).or_else(|| book.claim_another(context)) else {
+        diagnostics::start(subscriptions, range);
+        return calls.run_slowly(left);
+    };
+    let (hazard, mut room) = ((hazard, hazard.next_identity()), MaybeUninit::uninit());
+    let (held, found) = start_at(space, subscriptions, hazard, range, owner, details, &mut room);
+    left.started = found.map_or_else(Started::unheard, |found| found.started);
+    held
 }
 
 /// Tells those who wait for a start that has hit nobody.
 #[cold]
 #[inline(never)]
-fn ring(space: &Space, mut part: Part, post: &Post, started: &mut Started) -> Held {
+fn ring(space: &Space, Left { part, started }: &mut Left, post: &Post) -> Held {
     let Some(subscriptions) = space.subscriptions() else { return part.held };
     *started = Started::unheard();
     let mut outcome = Outcome { failure: None, late: subscriptions.ring(Some(post)) };
     platform::with_context(|context| {
         let calls = Calls { space, subscriptions, context };
-        let result = calls.conclude(slice::from_mut(&mut part), started, 0, &mut outcome, false);
+        let result = calls.conclude(slice::from_mut(part), started, 0, &mut outcome, false);
         debug_assert!(result.is_ok(), "nobody was called, so nobody refused");
     });
     part.held
@@ -154,27 +156,27 @@ fn ring(space: &Space, mut part: Part, post: &Post, started: &mut Started) -> He
 
 /// The way of one range that is published and hits one. Nothing is in memory but what callbacks may look at.
 #[inline(never)]
-fn run_one(space: &Space, mut part: Part, node: NonNull<Node>, limit: u64, started: &mut Started) -> Held {
+fn run_one(space: &Space, Left { part, started }: &mut Left, node: NonNull<Node>, limit: u64) -> Held {
     let Some(subscriptions) = space.subscriptions() else { return part.held };
     // SAFETY: it is used in this call alone.
     let context = unsafe { platform::context() };
     let calls = Calls { space, subscriptions, context };
     let Some(claim @ Claim::One(_)) = part.claim(subscriptions) else { return part.held };
     claim.unpin();
-    let _span = trace::calling(subscriptions, slice::from_ref(&part));
-    let frame = calls.frame(slice::from_ref(&part), claim);
+    let _span = trace::calling(subscriptions, slice::from_ref(part));
+    let frame = calls.frame(slice::from_ref(part), claim);
     let link = frame.link(context);
     let mut answer = None;
-    let result = platform::catch(|| answer = pass::call(node, &part, limit, || ()));
+    let result = platform::catch(|| answer = pass::call(node, part, limit, || ()));
     if result.is_ok() && answer == Some(Answer::Done) && subscriptions.list.count() == 0 {
-        return calls.activate_found(&mut part, claim, 1, (&frame, link), started);
+        return calls.activate_found(part, claim, 1, (&frame, link), started);
     }
-    calls.go_on_behind(&mut part, (node, result.map(|()| answer)), limit, (&frame, link), started)
+    calls.go_on_behind(part, (node, result.map(|()| answer)), limit, (&frame, link), started)
 }
 
 /// The way of one range that is published, and hits several or is heard by the list.
 #[inline(never)]
-fn run_found(space: &Space, mut part: Part, limit: u64, found: Found, started: &mut Started) -> Held {
+fn run_found(space: &Space, Left { part, started }: &mut Left, limit: u64, found: Found) -> Held {
     let Some(subscriptions) = space.subscriptions() else { return part.held };
     // SAFETY: it is used in this call alone.
     let context = unsafe { platform::context() };
@@ -183,36 +185,37 @@ fn run_found(space: &Space, mut part: Part, limit: u64, found: Found, started: &
     let mut batch = Batch::new();
     let complete = subscriptions.index.collect(found, part.invalidation.range().bounds(), &mut batch);
     claim.unpin();
-    let _span = trace::calling(subscriptions, slice::from_ref(&part));
+    let _span = trace::calling(subscriptions, slice::from_ref(part));
     let mut pass = Pass::new(subscriptions, limit, &mut batch, complete);
-    let frame = calls.frame(slice::from_ref(&part), claim);
+    let frame = calls.frame(slice::from_ref(part), claim);
     let link = frame.link(context);
-    pass.begin_one(&part);
+    pass.begin_one(part);
     if !pass.is_over() || subscriptions.list.count() != 0 {
-        return calls.go_on_found(&mut part, &mut pass, (&frame, link), started);
+        return calls.go_on_found(part, &mut pass, (&frame, link), started);
     }
-    calls.activate_found(&mut part, claim, pass.called, (&frame, link), started)
+    calls.activate_found(part, claim, pass.called, (&frame, link), started)
 }
 
 impl Calls<'_> {
     /// One range where there is no interval side: the list alone hears it.
-    fn start_listed(&self, mut part: Part, started: &mut Started) -> Held {
+    fn start_listed(&self, left: &mut Left) -> Held {
+        let part = &mut left.part;
         diagnostics::start(self.subscriptions, part.invalidation.range());
         if !self.subscriptions.list.is_heard() {
-            return self.heard_by_nobody(slice::from_ref(&part));
+            return self.heard_by_nobody(slice::from_ref(part));
         }
         let Some(hazard) = self.subscriptions.book.remembered(self.context) else {
-            return self.run_slowly(part, started);
+            return self.run_slowly(left);
         };
         let section = Claim::One(hazard);
         section.keep();
-        Held::NOTHING.unless_refused(self.run(slice::from_mut(&mut part), section, None, started))
+        Held::NOTHING.unless_refused(self.run(slice::from_mut(part), section, None, &mut left.started))
     }
 
     /// The way of one range for which there is no hazard, or none is at hand.
     #[inline(never)]
-    fn run_slowly(&self, mut part: Part, started: &mut Started) -> Held {
-        let result = self.start_several(slice::from_mut(&mut part), started);
+    fn run_slowly(&self, Left { part, started }: &mut Left) -> Held {
+        let result = self.start_several(slice::from_mut(part), started);
         part.held.unless_refused(result)
     }
 

@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "a claim is kept as a raw pointer")]
 
+use core::mem::MaybeUninit;
 use core::panic::Location;
 use core::ptr;
 
@@ -9,7 +10,7 @@ use super::StartError;
 use crate::diagnostics::{self, Rule};
 use crate::hazard::{CALLING, Claim, Hazard, PHASE};
 use crate::hung::Post;
-use crate::invalidation::{Invalidation, Owner};
+use crate::invalidation::{Details, Invalidation, Owner};
 use crate::platform::{self, Context};
 use crate::space::Space;
 use crate::subscriptions::Subscriptions;
@@ -35,6 +36,12 @@ pub(crate) struct Started {
     pub(super) list_limit: u64,
     /// The number of forks by the end of the start: in the child of a later one it may be over.
     pub(super) forks: u32,
+}
+
+/// What a start of one range left for its end, where it is more than a hazard.
+pub(crate) struct Left {
+    pub(super) part: Part,
+    pub(super) started: Started,
 }
 
 /// Stands in the place of an identity for a start that failed, beside no hazard: even, as no identity is.
@@ -75,6 +82,23 @@ impl Held {
         // SAFETY: null, or a hazard of the book of these subscriptions, which lives as long as it.
         let one = unsafe { self.hazard.as_ref() }.map(Claim::One);
         one.or_else(|| self.is_in_crowd().then_some(Claim::Crowd(&subscriptions.book.crowd)))
+    }
+
+    /// What was started at a hazard of its own, as that knows it.
+    ///
+    /// # Safety
+    /// The start left nothing else for its end, and its space is alive.
+    pub(super) unsafe fn described(self, details: Details) -> Part {
+        // SAFETY: as promised by the caller, it is a hazard of a space that is alive.
+        let (range, owner) = unsafe { &*self.hazard }.described();
+        Part { invalidation: Invalidation::join(range, owner, details), held: self }
+    }
+
+    /// Notes where the start was called, or that the guard may go to another thread.
+    pub(crate) fn set_origin(self, space: &Space, origin: Option<&'static Location<'static>>) {
+        if let Some(claim) = space.subscriptions().and_then(|subscriptions| self.claim(subscriptions)) {
+            claim.set_origin(origin);
+        }
     }
 
     /// Ends what is active at a hazard of its own, in a space without a list: the short way. False if there is
@@ -147,13 +171,6 @@ impl Part {
         }
     }
 
-    /// Notes where the start was called, or that the guard may go to another thread.
-    pub(crate) fn set_origin(&self, space: &Space, origin: Option<&'static Location<'static>>) {
-        if let Some(claim) = space.subscriptions().and_then(|subscriptions| self.claim(subscriptions)) {
-            claim.set_origin(origin);
-        }
-    }
-
     /// Says whether it stands at this hazard.
     pub(crate) fn is_at(&self, hazard: &Hazard) -> bool {
         ptr::eq(self.held.hazard, hazard)
@@ -179,14 +196,20 @@ impl Started {
 
     /// What is left by a start that is over now, and of which the list has heard nothing.
     #[inline]
-    pub(super) fn unheard() -> Self {
+    pub(crate) fn unheard() -> Self {
         Started { list_limit: 0, forks: crate::fork::count() }
     }
+}
 
-    /// What a start leaves that fills it in.
+impl Left {
+    /// What a start of `part` leaves that fills it in.
     #[inline(always)]
-    pub(super) fn fill(start: impl FnOnce(&mut Started) -> Held) -> (Held, Self) {
-        let mut started = Started::new();
-        (start(&mut started), started)
+    pub(super) fn fill(
+        room: &mut MaybeUninit<Left>,
+        part: Part,
+        start: impl FnOnce(&mut Left) -> Held,
+    ) -> (Held, Option<&Left>) {
+        let left = room.write(Left { part, started: Started::new() });
+        (start(left), Some(left))
     }
 }
