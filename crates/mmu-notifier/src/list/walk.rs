@@ -7,7 +7,7 @@
 
 use core::ptr::NonNull;
 
-use super::array::Entries;
+use super::array::{Entries, List};
 use super::node::{Callbacks, Node, Young};
 use crate::address::{Address, Range};
 use crate::diagnostics::{self, Rule};
@@ -261,7 +261,9 @@ fn start_parts(
 ) {
     for (heard, part) in parts.iter().enumerate() {
         let walk = StartWalk { entries, limit, invalidation: &part.invalidation };
-        walk.chunk(entries.len(), None, over, failure);
+        if let Err(stop) = walk.call_all() {
+            walk.go_on_behind(stop, over, failure);
+        }
         if failure.is_some() {
             let (mut panic, how) = (None, Ending::OnlyEnd);
             let each = |part: &Part| end_all(entries, &part.invalidation, limit, how, &mut panic);
@@ -274,9 +276,16 @@ fn start_parts(
     }
 }
 
-struct StartWalk<'w> {
+/// Where a walk met the first that did not accept: the position behind it, and its panic, if it was one.
+pub(crate) struct Stop {
+    left: usize,
+    panic: Option<Payload>,
+}
+
+/// The walk of a start.
+pub(crate) struct StartWalk<'w> {
     entries: Entries<'w>,
-    limit: u64,
+    pub(crate) limit: u64,
     invalidation: &'w Invalidation,
 }
 
@@ -303,25 +312,68 @@ impl Chunk<'_> {
     }
 }
 
-impl StartWalk<'_> {
-    /// Calls the starts below `top`; behind the last, on a failure, the ends.
+impl<'w> StartWalk<'w> {
+    /// The walk of a start in the section that this enters.
     #[inline(always)]
-    fn chunk(
+    pub(crate) fn enter(list: &'w List, section: Claim<'_>, invalidation: &'w Invalidation) -> Self {
+        list.enter(section);
+        // CONTRACT C4.6: who registers from here on hears neither this start nor its end.
+        let limit = list.limit();
+        StartWalk { entries: list.entries(), limit, invalidation }
+    }
+
+    /// Calls all starts, newest first, as long as each accepts.
+    #[inline(always)]
+    pub(crate) fn call_all(&self) -> Result<(), Stop> {
+        let mut left = self.entries.len();
+        let result = platform::catch(|| self.call_while_accepted(&mut left));
+        // A panic leaves something, too.
+        if left == 0 { Ok(()) } else { Err(Stop { left, panic: result.err() }) }
+    }
+
+    #[inline(always)]
+    fn call_while_accepted(&self, left: &mut usize) {
+        for place in (0..*left).rev() {
+            let Some(node) = self.node(place) else { continue };
+            *left = place + 1;
+            // SAFETY: the table is that of the node.
+            if unsafe { (callbacks(node).start)(node, self.invalidation) }.is_err() {
+                return;
+            }
+        }
+        *left = 0;
+    }
+
+    /// Goes on behind the first that did not accept; behind the last, on a failure, `over` is called, and the ends.
+    #[cold]
+    pub(crate) fn go_on_behind(
         &self,
-        top: usize,
-        outer: Option<&Chunk<'_>>,
+        Stop { left, panic }: Stop,
         over: &mut dyn FnMut(),
         failure: &mut Option<Failure>,
     ) {
-        let mut chunk = Chunk { top, bottom: top, refused: None, outer };
-        let end = top.saturating_sub(CHUNK);
-        if let Err(payload) = platform::catch(|| self.call_down_to(end, &mut chunk, failure)) {
-            chunk.refuse();
-            *failure = Some(Failure::Panicked(payload));
+        let above = Chunk { top: self.entries.len(), bottom: left, refused: None, outer: None };
+        let mut chunk = Chunk { top: left, bottom: left - 1, refused: None, outer: Some(&above) };
+        match panic {
+            Some(payload) => {
+                chunk.refuse();
+                *failure = Some(Failure::Panicked(payload));
+            }
+            None => _ = self.accept_refusal(&mut chunk, failure),
         }
-        if end > 0 || failure.is_some() {
-            self.go_on(end, &chunk, over, failure);
+        self.call_chunk(&mut chunk, over, failure);
+    }
+
+    /// Calls what is left of a chunk; behind the last, on a failure, the ends.
+    fn call_chunk(&self, chunk: &mut Chunk<'_>, over: &mut dyn FnMut(), failure: &mut Option<Failure>) {
+        let end = chunk.top.saturating_sub(CHUNK);
+        if !matches!(failure, Some(Failure::Panicked(_))) {
+            if let Err(payload) = platform::catch(|| self.call_down_to(end, chunk, failure)) {
+                chunk.refuse();
+                *failure = Some(Failure::Panicked(payload));
+            }
         }
+        self.go_on(end, chunk, over, failure);
     }
 
     /// Goes on below a chunk, or undoes it.
@@ -329,7 +381,8 @@ impl StartWalk<'_> {
     fn go_on(&self, end: usize, chunk: &Chunk<'_>, over: &mut dyn FnMut(), failure: &mut Option<Failure>) {
         if end > 0 && !matches!(failure, Some(Failure::Panicked(_))) {
             // Another stack frame notes the next positions.
-            return self.chunk(end, Some(chunk), over, failure);
+            let mut below = Chunk { top: end, bottom: end, refused: None, outer: Some(chunk) };
+            return self.call_chunk(&mut below, over, failure);
         }
         if failure.is_some() {
             over();
@@ -346,29 +399,34 @@ impl StartWalk<'_> {
     }
 
     /// Calls the starts from the bottom of the chunk down to `end`. One that panics is left at the bottom.
-    #[inline]
     fn call_down_to(&self, end: usize, chunk: &mut Chunk<'_>, failure: &mut Option<Failure>) {
-        // In a register, and stored for the case of a panic: no step waits for the store of the one before.
         for place in (end..chunk.bottom).rev() {
             chunk.bottom = place;
             let Some(node) = self.node(place) else { continue };
-            // SAFETY: the section of this walk keeps what is on the list readable.
-            let called = unsafe { node.as_ref() };
             // SAFETY: the table is that of the node.
-            if unsafe { (called.callbacks.start)(node, self.invalidation) }.is_ok() {
-                continue;
-            }
-            if !self.invalidation.is_blockable() {
-                chunk.refuse();
-                failure.get_or_insert(Failure::Refused);
-                continue;
-            }
-            // CONTRACT C5.2: a bug, taken as accepted.
-            let call = "invalidate_range_start";
-            let report = || diagnostics::report(Rule::RefusedBlockable, call, called.label());
-            if let Err(payload) = platform::catch(report) {
-                *failure = Some(Failure::Panicked(payload));
+            let accepted = unsafe { (callbacks(node).start)(node, self.invalidation) }.is_ok();
+            if !accepted && !self.accept_refusal(chunk, failure) {
                 return;
+            }
+        }
+    }
+
+    /// Takes the refusal of the one at the bottom for what it is; false if the walk is to stop.
+    fn accept_refusal(&self, chunk: &mut Chunk<'_>, failure: &mut Option<Failure>) -> bool {
+        if !self.invalidation.is_blockable() {
+            chunk.refuse();
+            failure.get_or_insert(Failure::Refused);
+            return true;
+        }
+        // CONTRACT C5.2: a bug, taken as accepted.
+        // SAFETY: the section of this walk keeps what is on the list readable.
+        let label = self.entries.get(chunk.bottom).and_then(|node| unsafe { node.as_ref() }.label());
+        let report = || diagnostics::report(Rule::RefusedBlockable, "invalidate_range_start", label);
+        match platform::catch(report) {
+            Ok(()) => true,
+            Err(payload) => {
+                *failure = Some(Failure::Panicked(payload));
+                false
             }
         }
     }

@@ -61,12 +61,14 @@ pub(crate) fn end_here(
 /// The way of such an end that is more than one store.
 #[inline(never)]
 pub(crate) fn end_left(space: &Space, held: Held, details: Details, left: Option<&Left>) {
-    let (mut part, started) = match left {
-        Some(Left { part, started }) => (Part { held, ..*part }, *started),
-        // SAFETY: nothing was left, and the caller holds the space.
-        None => (unsafe { held.described(details) }, Started::unheard()),
-    };
-    platform::in_drop(|| end_single(space, &started, &mut part, Ending::Whole));
+    match left {
+        Some(Left { part, started }) => platform::in_drop(|| end_single(space, started, part, Ending::Whole)),
+        None => {
+            // SAFETY: nothing was left, and the caller holds the space.
+            let part = unsafe { held.described(details) };
+            platform::in_drop(|| end_single(space, &Started::unheard(), &part, Ending::Whole));
+        }
+    }
 }
 
 /// Ends what began before anybody watched the space.
@@ -87,16 +89,16 @@ fn end_rest(
     details: Details,
     ending: Ending,
 ) {
-    let mut part = Part { invalidation: Invalidation::join(range, owner, details), held };
-    platform::in_drop(|| end_single(space, started, &mut part, ending));
+    let part = Part { invalidation: Invalidation::join(range, owner, details), held };
+    platform::in_drop(|| end_single(space, started, &part, ending));
 }
 
 #[inline(always)]
-fn end_single(space: &Space, started: &Started, part: &mut Part, ending: Ending) {
+fn end_single(space: &Space, started: &Started, part: &Part, ending: Ending) {
     let Some(subscriptions) = space.subscriptions() else { return };
     trace::ending(subscriptions, slice::from_ref(part));
     if subscriptions.index.is_open() || !end_listed(space, subscriptions, started, part, ending) {
-        end_each(space, subscriptions, started, slice::from_mut(part), ending);
+        end_each(space, subscriptions, started, slice::from_mut(&mut { *part }), ending);
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The fence of the publication waits for every store before it. So up to there nothing is kept in memory; whatever
 //! takes more than registers goes out of line behind it: a range that hits one ([`run_one`]), one that hits several or
-//! is heard by the list ([`run_found`]), and one for which no hazard is at hand ([`start_elsewhere`]).
+//! is heard by the list ([`run_found`]), one for which no hazard is at hand ([`start_elsewhere`]),
+//! and one where there is no interval side ([`start_listed`]).
 
 #![expect(unsafe_code, reason = "the context of the thread is kept for the time of a call")]
 
@@ -11,15 +12,16 @@ use core::ptr::NonNull;
 use core::slice;
 
 use super::pass::{self, Pass};
-use super::{Calls, Held, Left, Outcome, Part, StartError, Started};
+use super::{Calls, Failure, Held, Left, Outcome, Part, StartError, Started, kind_of};
 use crate::address::Range;
 use crate::diagnostics;
-use crate::frame::{Frame, Link};
+use crate::frame::{self, Frame, Kind, Link};
 use crate::hazard::{Claim, Hazard};
 use crate::hung::Post;
 use crate::index::{Batch, Found};
 use crate::interval::{Answer, Node};
 use crate::invalidation::{Details, Invalidation, Owner};
+use crate::list::walk::StartWalk;
 use crate::platform::{self, Payload};
 use crate::space::Space;
 use crate::subscriptions::Subscriptions;
@@ -73,13 +75,13 @@ pub(crate) fn start_here<'r>(
 ) -> (Held, Option<&'r Left>) {
     // SAFETY: it is used in this call alone.
     let context = unsafe { platform::context() };
-    let hazard = if subscriptions.index.is_open() { subscriptions.book.at_hand(context) } else { None };
-    match hazard {
+    let part = || Part::new(Invalidation::join(range, owner, details));
+    if !subscriptions.index.is_open() {
+        return Left::fill(room, part(), |left| start_listed(space, left));
+    }
+    match subscriptions.book.at_hand(context) {
         Some(hazard) => start_at(space, subscriptions, hazard, range, owner, details, room),
-        None => {
-            let part = Part::new(Invalidation::join(range, owner, details));
-            Left::fill(room, part, |left| start_elsewhere(space, left))
-        }
+        None => Left::fill(room, part(), |left| start_elsewhere(space, left)),
     }
 }
 
@@ -117,7 +119,7 @@ fn start_at<'r>(
     (held, None)
 }
 
-/// The way of one range where no hazard is at hand, or there is no interval side.
+/// The way of one range where no hazard is at hand.
 #[inline(never)]
 fn start_elsewhere(space: &Space, left: &mut Left) -> Held {
     let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
@@ -125,9 +127,6 @@ fn start_elsewhere(space: &Space, left: &mut Left) -> Held {
     let context = unsafe { platform::context() };
     let calls = Calls { space, subscriptions, context };
     let (range, owner, details) = left.part.invalidation.split();
-    if !subscriptions.index.is_open() {
-        return calls.start_listed(left);
-    }
     let book = &subscriptions.book;
     let Some(hazard) = book.remembered(context).or_else(|| book.claim_another(context)) else {
         diagnostics::start(subscriptions, range);
@@ -196,20 +195,61 @@ fn run_found(space: &Space, Left { part, started }: &mut Left, limit: u64, found
     calls.activate_found(part, claim, pass.called, (&frame, link), started)
 }
 
-impl Calls<'_> {
-    /// One range where there is no interval side: the list alone hears it.
-    fn start_listed(&self, left: &mut Left) -> Held {
-        let part = &mut left.part;
-        diagnostics::start(self.subscriptions, part.invalidation.range());
-        if !self.subscriptions.list.is_heard() {
-            return self.heard_by_nobody(slice::from_ref(part));
+/// One range where there is no interval side: the list alone hears it.
+#[inline(never)]
+fn start_listed(space: &Space, left: &mut Left) -> Held {
+    let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
+    diagnostics::start(subscriptions, left.part.invalidation.range());
+    // SAFETY: it is used in this call alone.
+    let context = unsafe { platform::context() };
+    let calls = Calls { space, subscriptions, context };
+    if !subscriptions.list.is_heard() {
+        return calls.heard_by_nobody(slice::from_ref(&left.part));
+    }
+    let Some(hazard) = subscriptions.book.remembered(context) else { return calls.run_slowly(left) };
+    let section = Claim::One(hazard);
+    section.keep();
+    let Left { part, started } = left;
+    let _span = trace::calling(subscriptions, slice::from_ref(part));
+    let parts = slice::from_ref(part);
+    let place = frame::Place { space: subscriptions.id, section, parts };
+    let frame = Frame::new(&place, kind_of(parts, Kind::Walk, Kind::WalkNonblock));
+    let link = frame.link(context);
+    let walk = StartWalk::enter(&subscriptions.list, section, &part.invalidation);
+    started.list_limit = walk.limit;
+    let heard = walk.call_all();
+    if heard.is_err() || frame.is_exit_due() || section.leave_section().is_some() {
+        let mut failure = None;
+        if let Err(stop) = heard {
+            walk.go_on_behind(stop, &mut || (), &mut failure);
         }
-        let Some(hazard) = self.subscriptions.book.remembered(self.context) else {
-            return self.run_slowly(left);
-        };
-        let section = Claim::One(hazard);
-        section.keep();
-        Held::NOTHING.unless_refused(self.run(slice::from_mut(part), section, None, &mut left.started))
+        return calls.conclude_listed(part, section, failure, (&frame, link), started);
+    }
+    drop(link);
+    started.forks = crate::fork::count();
+    section.give_back();
+    trace::started(subscriptions, slice::from_ref(part), 0);
+    Held::NOTHING
+}
+
+impl Calls<'_> {
+    /// Leaves the section of a start that only the list hears, and makes what is owed behind it.
+    #[cold]
+    fn conclude_listed(
+        &self,
+        part: &mut Part,
+        section: Claim<'_>,
+        failure: Option<Failure>,
+        (frame, link): (&Frame, Link<'_>),
+        started: &mut Started,
+    ) -> Held {
+        let mut outcome = Outcome { failure, late: self.subscriptions.leave_section(section) };
+        drop(link);
+        started.forks = crate::fork::count();
+        section.give_back();
+        let parts = slice::from_mut(part);
+        let result = self.conclude(parts, started, 0, &mut outcome, frame.is_exit_due());
+        Held::NOTHING.unless_refused(result)
     }
 
     /// The way of one range for which there is no hazard, or none is at hand.

@@ -210,6 +210,7 @@ impl Left {
         start: impl FnOnce(&mut Left) -> Held,
     ) -> (Held, Option<&Left>) {
         let left = room.write(Left { part, started: Started::new() });
-        (start(left), Some(left))
+        left.part.held = start(left);
+        (left.part.held, Some(left))
     }
 }
