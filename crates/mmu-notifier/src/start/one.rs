@@ -166,7 +166,8 @@ fn run_one(space: &Space, Left { part, started }: &mut Left, node: NonNull<Node>
     let frame = calls.frame(slice::from_ref(part), claim);
     let link = frame.link(context);
     let mut answer = None;
-    let result = platform::catch(|| answer = pass::call(node, part, limit, || ()));
+    let (said, this) = (&mut answer, &*part);
+    let result = platform::catch(move || *said = pass::call(node, this, limit, || ()));
     if result.is_ok() && answer == Some(Answer::Done) && subscriptions.list.count() == 0 {
         return calls.activate_found(part, claim, 1, (&frame, link), started);
     }
