@@ -18,10 +18,33 @@ pub(crate) fn describe() -> String {
     let exchange = least(|| {
         black_box(word.swap(1, Ordering::SeqCst));
     });
+    let mut random = Random::new();
+    let bound = black_box(1);
+    let position = least(|| {
+        black_box(random.below(bound));
+    });
     format!(
-        "limits    store + full fence {fenced:.1} ns, exchange {exchange:.1} ns, miss of every cache {:.0} ns\n",
+        "limits    random position {position:.1} ns (each turn of most rows takes one), store + full fence {fenced:.1} ns, \
+         exchange {exchange:.1} ns, what a start and end write {:.1} ns, miss of every cache {:.0} ns\n",
+        writes(),
         miss()
     )
+}
+
+/// What a start and its end have to write and to wait for, whoever is there: a range, then a word that says that it is
+/// published, behind which everybody's writes are seen; then that it is active, and over.
+fn writes() -> f64 {
+    let line: [AtomicU64; 4] = Default::default();
+    let [word, first, last, pin] = black_box(&line);
+    least(|| {
+        let identity = word.load(Ordering::Relaxed) + 4;
+        first.store(identity, Ordering::Relaxed);
+        last.store(identity, Ordering::Relaxed);
+        pin.store(identity, Ordering::Relaxed);
+        word.swap(identity | 1, Ordering::SeqCst);
+        word.store(identity | 3, Ordering::Release);
+        word.store(identity, Ordering::Release);
+    })
 }
 
 /// The least of some short measurements: what others do meanwhile only adds to it.
@@ -61,8 +84,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_names_three_steps() {
+    fn the_line_names_five_steps() {
         let line = describe();
-        assert_eq!(line.matches(" ns").count(), 3, "{line}");
+        assert_eq!(line.matches(" ns").count(), 5, "{line}");
     }
 }
