@@ -18,7 +18,7 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use core::slice;
 
-pub(crate) use end::{Ending, end, end_one, end_unwatched};
+pub(crate) use end::{Ending, end, end_one, end_shortly, end_unwatched};
 pub use outcome::StartError;
 pub(crate) use outcome::{Failure, Outcome, keep_first};
 pub(crate) use part::{Held, Part, Started};
@@ -60,6 +60,7 @@ pub(crate) fn start_one(
 }
 
 /// All but `started` goes in and out through registers: the fence of the publication waits for every store before.
+#[inline(never)]
 fn start_watched(
     space: &Space,
     range: Range,

@@ -9,6 +9,7 @@ use crate::begun::Begun;
 use crate::diagnostics::{self, Rule};
 use crate::index::Batch;
 use crate::interval::{Answer, Node, Sequence, SequenceBy};
+use crate::intrusive::Interval;
 use crate::invalidation::Invalidation;
 use crate::platform::{self, Payload};
 use crate::subscriptions::Subscriptions;
@@ -123,16 +124,24 @@ impl<'p> Pass<'p> {
             // SAFETY: found by this start, which is in phase calling (I6).
             let hit = unsafe { node.as_ref() };
             let Some(callbacks) = hit.callbacks_for(limit) else { continue };
+            let direct = owner != 0 && callbacks.sequence == SequenceBy::Direct;
             // CONTRACT C3.12: an invalidation of its own leaves its tokens fresh.
-            if owner != 0 && owner == hit.owner() {
+            if !direct && owner != 0 && owner == callbacks.owner() {
                 continue;
             }
             if callbacks.sequence == SequenceBy::Start {
                 hit.hit(part.identity());
             }
             self.called += 1;
-            // SAFETY: the table is that of the node, which this start found.
-            match unsafe { (callbacks.invalidate)(node, invalidation, Sequence(part.identity())) } {
+            let sequence = Sequence(part.identity());
+            let answer = if direct {
+                // SAFETY: the table says that there is a direct callback; this start found the node.
+                unsafe { Interval::call_directly(node, owner, sequence) }
+            } else {
+                // SAFETY: the table is that of the node, which this start found.
+                unsafe { (callbacks.invalidate)(node, invalidation, sequence) }
+            };
+            match answer {
                 Answer::Done => {}
                 Answer::Begun => begin(&mut self.begun, node, invalidation),
                 Answer::Refused if !invalidation.is_blockable() => {
