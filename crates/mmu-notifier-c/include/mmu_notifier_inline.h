@@ -39,30 +39,41 @@ static inline struct mmu_notifier *mmu_notifier_get(const struct mmu_notifier_op
  * soname: mmun_mark, the complement of its address while it is inserted; invalidate_seq; and mmun_quiet, the sequence
  * that was last found quiet.
  */
-static inline unsigned long mmun_word(const unsigned long *word)
-{
-	return *(const volatile unsigned long *)word;
-}
-
 /*
- * A word, with acquire. gcc keeps the address of each word that a builtin loads in a register of its own, until it runs
- * out of them; what it does with a volatile word on x86, where each load acquires, is one instruction.
+ * A word, with acquire; and whether that is what it is. gcc keeps the address of each word that a builtin loads in a
+ * register of its own, until it runs out of them. On x86, where each load acquires, it need only be kept from moving it.
  */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
 static inline unsigned long mmun_load(const unsigned long *word)
 {
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-	unsigned long value = mmun_word(word);
+	unsigned long value = *(const volatile unsigned long *)word;
 
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	return value;
-#else
-	return __atomic_load_n(word, __ATOMIC_ACQUIRE);
-#endif
 }
+
+static inline bool mmun_is(const unsigned long *word, unsigned long value)
+{
+	if (*word != value)
+		return false;
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return true;
+}
+#else
+static inline unsigned long mmun_load(const unsigned long *word)
+{
+	return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+
+static inline bool mmun_is(const unsigned long *word, unsigned long value)
+{
+	return mmun_load(word) == value;
+}
+#endif
 
 static inline bool mmun_is_marked(const struct mmu_interval_notifier *interval_sub)
 {
-	return mmun_likely(interval_sub && mmun_word(&interval_sub->mmun_mark) == ~(unsigned long)interval_sub);
+	return mmun_likely(interval_sub && interval_sub->mmun_mark == ~(unsigned long)interval_sub);
 }
 
 static inline unsigned long mmun_read_begin(struct mmu_interval_notifier *interval_sub)
@@ -72,7 +83,7 @@ static inline unsigned long mmun_read_begin(struct mmu_interval_notifier *interv
 	if (mmun_is_marked(interval_sub)) {
 		seq = mmun_load(&interval_sub->invalidate_seq);
 		/* The same: nobody has hit it since it was found quiet. What came before is seen. */
-		if (mmun_likely(mmun_load(&interval_sub->mmun_quiet) == seq))
+		if (mmun_likely(mmun_is(&interval_sub->mmun_quiet, seq)))
 			return seq;
 	}
 	return mmu_interval_read_begin(interval_sub);
@@ -195,7 +206,7 @@ static inline void mmu_notifier_subscriptions_destroy(struct mm_struct *mm)
 		__mmu_notifier_subscriptions_destroy(mm);
 }
 
-/* What the macros below write. */
+/* What the macros below write: as little as can be, since the fence of a start waits for it. */
 static inline void mmun_range_init(struct mmu_notifier_range *range, enum mmu_notifier_event event, unsigned flags,
 				   struct vm_area_struct *vma, struct mm_struct *mm, unsigned long start,
 				   unsigned long end, void *owner)
@@ -207,7 +218,6 @@ static inline void mmun_range_init(struct mmu_notifier_range *range, enum mmu_no
 	range->flags = flags;
 	range->event = event;
 	range->owner = owner;
-	range->mmun_private[0] = 0;
 }
 
 /* With a vma (range, event, flags, vma, mm, start, end) and without: by the number of arguments. */

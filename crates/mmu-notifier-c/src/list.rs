@@ -60,9 +60,9 @@ impl<const FLUSHES: bool> ListenerOps for Listening<FLUSHES> {
         what: &Invalidation,
     ) -> Result<(), WouldBlock> {
         // SAFETY: as promised by the caller.
-        let (this, ops, mm) = unsafe { around(listener) };
+        let (this, ops, _) = unsafe { around(listener) };
         let Some(callback) = ops.invalidate_range_start else { return Ok(()) };
-        let range = range::of_callback(what, mm);
+        let range = range::of_start(what);
         // SAFETY: the user's callback.
         let result = unsafe { callback(this, range) };
         // SAFETY: the range of the start that calls, which runs on this thread.
@@ -71,10 +71,10 @@ impl<const FLUSHES: bool> ListenerOps for Listening<FLUSHES> {
 
     unsafe fn invalidate_range_end(listener: NonNull<Listener>, what: &Invalidation) {
         // SAFETY: as promised by the caller.
-        let (this, ops, mm) = unsafe { around(listener) };
+        let (this, ops, _) = unsafe { around(listener) };
         if let Some(callback) = ops.invalidate_range_end {
             // SAFETY: the user's callback.
-            unsafe { callback(this, range::of_callback(what, mm)) };
+            unsafe { callback(this, range::of_start(what)) };
         }
     }
 

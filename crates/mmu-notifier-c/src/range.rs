@@ -65,7 +65,15 @@ fn invalidation(this: *mut mmu_notifier_range, range: &mmu_notifier_range) -> Op
     Some(what.with_owner(owner).with_blockable(range.flags & BLOCKABLE != 0))
 }
 
-/// The range that a callback gets.
+/// The range that a callback of a start or end gets.
+#[inline]
+pub(crate) fn of_start(what: &Invalidation) -> *mut mmu_notifier_range {
+    let owner = what.owner();
+    debug_assert!(owner.is_some(), "all starts and ends of C have a range");
+    ptr::with_exposed_provenance_mut(owner.map_or(0, Owner::get) as usize)
+}
+
+/// The range that a callback gets, be it of a start or of the exit.
 #[inline]
 pub(crate) fn of_callback(
     what: &Invalidation,

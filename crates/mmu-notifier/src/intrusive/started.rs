@@ -52,13 +52,19 @@ impl Started {
     /// As [`ActiveInvalidation::end`](crate::ActiveInvalidation::end).
     #[inline]
     pub unsafe fn end(&self, space: &AddressSpaceRef, what: impl FnOnce() -> Invalidation, end: End) {
-        if start::end_shortly(space.space(), self.held) {
-            return;
+        if !start::end_shortly(space.space(), self.held) {
+            self.end_told(space, what, end);
         }
+    }
+
+    /// The way of an end that somebody is told of, out of the way of the others.
+    #[inline(never)]
+    fn end_told(&self, space: &AddressSpaceRef, what: impl FnOnce() -> Invalidation, end: End) {
         let ending = match end {
             End::Whole => Ending::Whole,
             End::OnlyEnd => Ending::OnlyEnd,
         };
-        start::end_one(space.space(), &self.started, Part { invalidation: what(), held: self.held }, ending);
+        let part = Part { invalidation: what(), held: self.held };
+        start::end_one(space.space(), &self.started, part, ending);
     }
 }
