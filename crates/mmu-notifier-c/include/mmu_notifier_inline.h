@@ -39,9 +39,11 @@ static inline struct mmu_notifier *mmu_notifier_get(const struct mmu_notifier_op
  * soname: mmun_mark, the complement of its address while it is inserted; invalidate_seq; and mmun_quiet, the sequence
  * that was last found quiet.
  */
+
 /*
  * A word, with acquire; and whether that is what it is. gcc keeps the address of each word that a builtin loads in a
- * register of its own, until it runs out of them. On x86, where each load acquires, it need only be kept from moving it.
+ * register of its own, until it runs out of them. On x86, where each load of a word acquires, it need only be kept from
+ * moving it: nothing is done with a quiet word but this one comparison.
  */
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
 static inline unsigned long mmun_load(const unsigned long *word)
