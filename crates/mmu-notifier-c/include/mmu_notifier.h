@@ -3,8 +3,9 @@
  * MMU notifiers in user space, with the kernel's names: types, events, callbacks, calls.
  *
  * What begins with mmun_ has no counterpart in a kernel. docs/c.md says how to start, and what the ABI promises.
- * Members behind a comment "private" are the library's; they need not be initialised. The types come first, then the
- * calls; what is inline stands in mmu_notifier_inline.h.
+ * Members that begin with mmun_ are the library's. None needs to be initialised, but for the ops of a mmu_notifier. The
+ * order of members is that of their use, not the kernel's: name them. The types come first, then the calls; what is
+ * inline stands in mmu_notifier_inline.h.
  */
 #ifndef MMU_NOTIFIER_H
 #define MMU_NOTIFIER_H
@@ -117,13 +118,14 @@ struct mmu_notifier_ops {
 
 /* A subscription to a whole address space, to be embedded. ops is set before it is registered. */
 struct mmu_notifier {
-	struct hlist_node hlist;
+	unsigned long mmun_mark;
 	const struct mmu_notifier_ops *ops;
+	unsigned long mmun_private[29];
 	struct mm_struct *mm;
-	struct rcu_head rcu;
+	struct hlist_node hlist;
 	unsigned int users;
-	/* private: */
-	unsigned long mmun_private[32];
+	unsigned int mmun_padding;
+	unsigned long mmun_spare[2];
 };
 
 /* What waits for a second pass: the driver's memory, from invalidate_start to invalidate_finish. */
@@ -146,18 +148,19 @@ struct mmu_interval_notifier_ops {
 	void (*invalidate_finish)(struct mmu_interval_notifier_finish *finish);
 };
 
-/* A subscription to a range, to be embedded. */
+/* A subscription to a range, to be embedded: two lines of a cache, of which hits and reads use the first. */
 struct mmu_interval_notifier {
+	unsigned long mmun_mark;
+	unsigned long mmun_node[3];
+	unsigned long invalidate_seq;
+	unsigned long mmun_quiet;
 	struct {
 		unsigned long start;
 		unsigned long last;
 	} interval_tree;
+	unsigned long mmun_private[6];
 	const struct mmu_interval_notifier_ops *ops;
 	struct mm_struct *mm;
-	struct hlist_node deferred_item;
-	unsigned long invalidate_seq;
-	/* private: */
-	unsigned long mmun_private[32];
 };
 
 /*

@@ -12,6 +12,8 @@
 extern "C" {
 #endif
 
+#define mmun_likely(condition) __builtin_expect(!!(condition), 1)
+
 /* In mmun_private of a range, first word: started while nobody watched. */
 #define MMUN_UNHEARD 0x6d6d756e0001ul
 
@@ -33,17 +35,47 @@ static inline struct mmu_notifier *mmu_notifier_get(const struct mmu_notifier_op
 }
 
 /*
- * Reads that wait for nobody, and sequences, without a call. These words of mmun_private stay as they are within a
- * soname: the mark of one that is inserted, its sequence, and the one that was last found quiet.
+ * Reads that wait for nobody, and sequences, without a call. What they use of a subscription stays as it is within a
+ * soname: mmun_mark, the complement of its address while it is inserted; invalidate_seq; and mmun_quiet, the sequence
+ * that was last found quiet.
  */
-enum { MMUN_MARK = 0, MMUN_SEQ = 3, MMUN_QUIET = 4 };
+
+/*
+ * A word, with acquire; and whether that is what it is. gcc keeps the address of each word that a builtin loads in a
+ * register of its own, until it runs out of them. On x86, where each load of a word acquires, it need only be kept from
+ * moving it: nothing is done with a quiet word but this one comparison.
+ */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+static inline unsigned long mmun_load(const unsigned long *word)
+{
+	unsigned long value = *(const volatile unsigned long *)word;
+
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return value;
+}
+
+static inline bool mmun_is(const unsigned long *word, unsigned long value)
+{
+	if (*word != value)
+		return false;
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return true;
+}
+#else
+static inline unsigned long mmun_load(const unsigned long *word)
+{
+	return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+
+static inline bool mmun_is(const unsigned long *word, unsigned long value)
+{
+	return mmun_load(word) == value;
+}
+#endif
 
 static inline bool mmun_is_marked(const struct mmu_interval_notifier *interval_sub)
 {
-	unsigned long address = (unsigned long)interval_sub;
-
-	return interval_sub &&
-	       (interval_sub->mmun_private[MMUN_MARK] ^ (address << 17 | address >> 47)) == 0x9e3779b97f4a7c15ul;
+	return mmun_likely(interval_sub && interval_sub->mmun_mark == ~(unsigned long)interval_sub);
 }
 
 static inline unsigned long mmun_read_begin(struct mmu_interval_notifier *interval_sub)
@@ -51,9 +83,9 @@ static inline unsigned long mmun_read_begin(struct mmu_interval_notifier *interv
 	unsigned long seq;
 
 	if (mmun_is_marked(interval_sub)) {
-		seq = __atomic_load_n(&interval_sub->mmun_private[MMUN_SEQ], __ATOMIC_ACQUIRE);
+		seq = mmun_load(&interval_sub->invalidate_seq);
 		/* The same: nobody has hit it since it was found quiet. What came before is seen. */
-		if (__atomic_load_n(&interval_sub->mmun_private[MMUN_QUIET], __ATOMIC_ACQUIRE) == seq)
+		if (mmun_likely(mmun_is(&interval_sub->mmun_quiet, seq)))
 			return seq;
 	}
 	return mmu_interval_read_begin(interval_sub);
@@ -61,12 +93,10 @@ static inline unsigned long mmun_read_begin(struct mmu_interval_notifier *interv
 
 static inline void mmun_set_seq(struct mmu_interval_notifier *interval_sub, unsigned long cur_seq)
 {
-	if (!mmun_is_marked(interval_sub)) {
+	if (mmun_is_marked(interval_sub))
+		__atomic_store_n(&interval_sub->invalidate_seq, cur_seq, __ATOMIC_RELEASE);
+	else
 		mmu_interval_set_seq(interval_sub, cur_seq);
-		return;
-	}
-	__atomic_store_n(&interval_sub->mmun_private[MMUN_SEQ], cur_seq, __ATOMIC_RELEASE);
-	__atomic_store_n(&interval_sub->invalidate_seq, cur_seq, __ATOMIC_RELEASE);
 }
 
 /* As macros, so that their addresses are those of the calls. */
@@ -76,7 +106,7 @@ static inline void mmun_set_seq(struct mmu_interval_notifier *interval_sub, unsi
 /* Under the subscriber's lock: true if any invalidation hit since read_begin gave seq. Then start over. */
 static inline bool mmu_interval_read_retry(struct mmu_interval_notifier *interval_sub, unsigned long seq)
 {
-	return __atomic_load_n(&interval_sub->invalidate_seq, __ATOMIC_ACQUIRE) != seq;
+	return mmun_load(&interval_sub->invalidate_seq) != seq;
 }
 
 /* The same as a hint, without the lock. */
@@ -178,7 +208,7 @@ static inline void mmu_notifier_subscriptions_destroy(struct mm_struct *mm)
 		__mmu_notifier_subscriptions_destroy(mm);
 }
 
-/* What the macros below write. */
+/* What the macros below write: as little as can be, since the fence of a start waits for it. */
 static inline void mmun_range_init(struct mmu_notifier_range *range, enum mmu_notifier_event event, unsigned flags,
 				   struct vm_area_struct *vma, struct mm_struct *mm, unsigned long start,
 				   unsigned long end, void *owner)
@@ -190,7 +220,6 @@ static inline void mmun_range_init(struct mmu_notifier_range *range, enum mmu_no
 	range->flags = flags;
 	range->event = event;
 	range->owner = owner;
-	range->mmun_private[0] = 0;
 }
 
 /* With a vma (range, event, flags, vma, mm, start, end) and without: by the number of arguments. */

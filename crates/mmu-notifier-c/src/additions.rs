@@ -17,7 +17,7 @@ unsafe extern "C" fn mmun_set_lock_all(
     data: *mut c_void,
 ) -> c_int {
     const NAME: &str = "mmun_set_lock_all";
-    call(NAME, || {
+    call!(NAME, || {
         // SAFETY: the caller is a holder.
         let Some(mm) = (unsafe { mm_of(mm, NAME) }) else { return BAD_ARGUMENT.0 };
         if take.is_some() != drop.is_some() {
@@ -32,12 +32,12 @@ unsafe extern "C" fn mmun_set_lock_all(
 
 #[unsafe(no_mangle)]
 extern "C" fn mmun_set_report_hook(hook: Option<Hook>, data: *mut c_void) {
-    call("mmun_set_report_hook", || report::listen(hook.map(|hook| Listening { hook, data })));
+    call!("mmun_set_report_hook", || report::listen(hook.map(|hook| Listening { hook, data })));
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmun_report_to_stderr(text: *const c_char, _data: *mut c_void) {
-    call("mmun_report_to_stderr", || {
+    call!("mmun_report_to_stderr", || {
         if !text.is_null() {
             // SAFETY: the caller gives a string.
             let text = unsafe { CStr::from_ptr(text) };
@@ -48,7 +48,7 @@ unsafe extern "C" fn mmun_report_to_stderr(text: *const c_char, _data: *mut c_vo
 
 #[unsafe(no_mangle)]
 extern "C" fn mmun_reports() -> c_ulong {
-    call("mmun_reports", report::count)
+    call!("mmun_reports", report::count)
 }
 
 #[unsafe(no_mangle)]
@@ -78,7 +78,7 @@ struct Stats([u64; 7]);
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmun_get_stats(mm: *mut mm_struct, stats: *mut c_void, size: usize) {
     const NAME: &str = "mmun_get_stats";
-    call(NAME, || {
+    call!(NAME, || {
         if stats.is_null() {
             return misuse(NAME, "stats must not be NULL");
         }

@@ -1,17 +1,17 @@
 //! Subscriptions to a range (clause C3): the core's `Interval` in the private part of C's structure.
 //!
-//! `invalidate_seq` has what the core's sequence has, so that a reader's check is one load in the header. It is
-//! [`NONE`] outside of a space; the first sequence goes in only if no callback has set one meanwhile.
+//! `invalidate_seq` is the core's own sequence, so that a hit writes, and a reader's check loads, one word. It is
+//! [`NONE`] outside of a space.
 
 #![expect(unsafe_code, reason = "structures of C")]
 
 use std::ffi::{c_int, c_ulong};
-use std::mem::offset_of;
+use std::mem::{self, offset_of};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use notifier::interval::{Answer, InsertErrorKind, Options, Sequence};
-use notifier::intrusive::{Interval, IntervalCallbacks};
+use notifier::intrusive::{Direct, Interval, IntervalCallbacks, IntervalOps};
 use notifier::{Invalidation, MapLockGuard, Range};
 
 use crate::call::{call, mark_of};
@@ -20,64 +20,98 @@ use crate::mm::{mm_of, mm_struct};
 use crate::range;
 use crate::report::misuse;
 use crate::second_pass;
-use crate::types::{mmu_interval_notifier, mmu_interval_notifier_finish, mmu_interval_notifier_ops};
+use crate::types::{
+    Invalidate, mmu_interval_notifier, mmu_interval_notifier_finish, mmu_interval_notifier_ops,
+    mmu_notifier_range,
+};
 
 /// No sequence: every token differs from it.
 const NONE: u64 = u64::MAX;
 
-static CALLBACKS: IntervalCallbacks = IntervalCallbacks { invalidate, finish };
+/// Subscriptions whose table has `invalidate`.
+struct OnePass;
 
-/// The structure around an interval.
+/// Subscriptions whose table has `invalidate_start` and `invalidate_finish`.
+struct TwoPasses;
+
+static ONE_PASS: IntervalCallbacks = IntervalCallbacks::of::<OnePass>();
+static TWO_PASSES: IntervalCallbacks = IntervalCallbacks::of::<TwoPasses>();
+
+/// The structure that begins with an interval.
 fn around(interval: NonNull<Interval>) -> *mut mmu_interval_notifier {
-    interval.as_ptr().wrapping_byte_sub(offset_of!(mmu_interval_notifier, interval)).cast()
+    const { assert!(offset_of!(mmu_interval_notifier, interval) == 0) };
+    interval.as_ptr().cast()
 }
 
+/// The range that a callback of this subscription gets.
+///
 /// # Safety
-/// The interval lies in a structure of C, and is inserted.
-unsafe fn invalidate(interval: NonNull<Interval>, what: &Invalidation, seq: Sequence) -> Answer {
-    let this = around(interval);
+/// It is inserted, and hit by this invalidation.
+unsafe fn range_for(this: *mut mmu_interval_notifier, what: &Invalidation) -> *mut mmu_notifier_range {
     // SAFETY: as promised by the caller.
-    let ops = unsafe { (*this).ops };
-    // SAFETY: as promised by the caller.
-    let mm = unsafe { (*this).mm };
-    let range = range::of_callback(what, mm);
-    // SAFETY: checked by the insert; the user keeps the table.
-    let ops = unsafe { &*ops };
-    let Some(start) = ops.invalidate_start else {
-        let Some(invalidate) = ops.invalidate else { return Answer::Done };
+    range::of_callback(what, || unsafe { (*this).mm })
+}
+
+/// A driver's `invalidate` as the core calls it.
+fn direct(invalidate: Invalidate) -> Direct {
+    // SAFETY: they differ in what their pointers lead to: the structure, which begins with its interval; and the range,
+    // which travels as the owner's word, its provenance exposed.
+    unsafe { mem::transmute::<Invalidate, Direct>(invalidate) }
+}
+
+impl IntervalOps for OnePass {
+    unsafe fn invalidate(interval: NonNull<Interval>, what: &Invalidation, seq: Sequence) -> Answer {
+        let this = around(interval);
+        // SAFETY: the interval lies in a structure of C, and is inserted.
+        let ops = unsafe { (*this).ops };
+        // SAFETY: checked by the insert; the user keeps the table.
+        let Some(invalidate) = (unsafe { (*ops).invalidate }) else { return Answer::Done };
+        // SAFETY: as above; this invalidation hits it.
+        let range = unsafe { range_for(this, what) };
         // SAFETY: the user's callback, with what it was inserted with.
-        let accepted = unsafe { invalidate(this, range, seq.get()) };
-        return if accepted { Answer::Done } else { Answer::Refused };
-    };
-    let mut finish: *mut mmu_interval_notifier_finish = ptr::null_mut();
-    // SAFETY: as above.
-    if !unsafe { start(this, range, seq.get(), &mut finish) } {
-        return Answer::Refused;
+        if unsafe { invalidate(this, range, seq.get()) } { Answer::Done } else { Answer::Refused }
     }
-    if finish.is_null() {
-        return Answer::Done;
-    }
-    // SAFETY: the driver's memory, which it gives until the second pass.
-    unsafe { (*finish).notifier = this };
-    // SAFETY: the range of the start that calls; see above.
-    unsafe { second_pass::push(range, finish) };
-    Answer::Begun
+
+    unsafe fn finish(_: NonNull<Interval>, _: &Invalidation) {}
 }
 
-/// # Safety
-/// As for [`invalidate`], which answered "begun".
-unsafe fn finish(interval: NonNull<Interval>, what: &Invalidation) {
-    let this = around(interval);
-    // SAFETY: as promised by the caller.
-    let ops = unsafe { (*this).ops };
-    // SAFETY: as promised by the caller.
-    let mm = unsafe { (*this).mm };
-    // SAFETY: the range of the start that calls.
-    let finish = unsafe { second_pass::take(range::of_callback(what, mm), this) };
-    // SAFETY: checked by the insert; the user keeps the table.
-    if let (Some(callback), false) = (unsafe { &*ops }.invalidate_finish, finish.is_null()) {
-        // SAFETY: the user's callback, with what its first pass gave.
-        unsafe { callback(finish) };
+impl IntervalOps for TwoPasses {
+    unsafe fn invalidate(interval: NonNull<Interval>, what: &Invalidation, seq: Sequence) -> Answer {
+        let this = around(interval);
+        // SAFETY: the interval lies in a structure of C, and is inserted.
+        let ops = unsafe { (*this).ops };
+        // SAFETY: checked by the insert; the user keeps the table.
+        let Some(start) = (unsafe { (*ops).invalidate_start }) else { return Answer::Done };
+        // SAFETY: as above; this invalidation hits it.
+        let range = unsafe { range_for(this, what) };
+        let mut finish: *mut mmu_interval_notifier_finish = ptr::null_mut();
+        // SAFETY: the user's callback, with what it was inserted with.
+        if !unsafe { start(this, range, seq.get(), &mut finish) } {
+            return Answer::Refused;
+        }
+        if finish.is_null() {
+            return Answer::Done;
+        }
+        // SAFETY: the driver's memory, which it gives until the second pass.
+        unsafe { (*finish).notifier = this };
+        // SAFETY: the range of the start that calls; see above.
+        unsafe { second_pass::push(range, finish) };
+        Answer::Begun
+    }
+
+    unsafe fn finish(interval: NonNull<Interval>, what: &Invalidation) {
+        let this = around(interval);
+        // SAFETY: as promised by the caller: the first pass has begun it.
+        let ops = unsafe { (*this).ops };
+        // SAFETY: as above.
+        let range = unsafe { range_for(this, what) };
+        // SAFETY: the range of the start that calls.
+        let finish = unsafe { second_pass::take(range, this) };
+        // SAFETY: checked by the insert; the user keeps the table.
+        if let (Some(callback), false) = (unsafe { (*ops).invalidate_finish }, finish.is_null()) {
+            // SAFETY: the user's callback, with what its first pass gave.
+            unsafe { callback(finish) };
+        }
     }
 }
 
@@ -124,55 +158,47 @@ impl Request {
         let mm = unsafe { mm_of(self.mm, name) }.ok_or(BAD_ARGUMENT)?;
         // SAFETY: as promised by the caller.
         let ops = unsafe { self.ops.as_ref() };
-        let complete = |ops: &mmu_interval_notifier_ops| match ops.invalidate_start {
+        let complete = |ops: &&mmu_interval_notifier_ops| match ops.invalidate_start {
             Some(_) => ops.invalidate_finish.is_some(),
             None => ops.invalidate.is_some(),
         };
-        if self.this.is_null() || !ops.is_some_and(complete) {
+        let Some(ops) = ops.filter(|ops| !self.this.is_null() && complete(ops)) else {
             misuse(name, "the subscription, its ops, and invalidate (or start and finish) must not be NULL");
             return Err(BAD_ARGUMENT);
-        }
+        };
         // SAFETY: as promised by the caller.
         if unsafe { is_in(self.this) } {
             misuse(name, "one that is in a space must be removed before it is inserted again");
             return Err(BAD_ARGUMENT);
         }
-        self.prepare(range);
+        self.prepare(ops);
         let result = self.enter(name, mm, range, lock);
-        let this = self.this;
-        match result {
-            Ok(()) => {
-                // SAFETY: it is inserted.
-                let first = unsafe { interval_of(this).as_ref() }.sequence().map_or(NONE, Sequence::get);
-                // SAFETY: as above.
-                let seq = unsafe { &*mmu_interval_notifier::invalidate_seq(this) };
-                let _ = seq.compare_exchange(NONE, first, Ordering::Relaxed, Ordering::Relaxed);
-            }
-            Err(_) => {
-                // SAFETY: it is not inserted, so nobody else uses it.
-                unsafe { mmu_interval_notifier::mark(this).write(0) };
-                // SAFETY: as above.
-                unsafe { mmu_interval_notifier::mm(this).write(ptr::null_mut()) };
-            }
+        if result.is_err() {
+            // SAFETY: it is not inserted, so nobody else uses it.
+            unsafe { mmu_interval_notifier::mark(self.this).write(0) };
+            // SAFETY: as above.
+            unsafe { mmu_interval_notifier::mm(self.this).write(ptr::null_mut()) };
+            // SAFETY: as above.
+            unsafe { mmu_interval_notifier::invalidate_seq(self.this).write(NONE.into()) };
         }
         result
     }
 
-    /// Writes all of the structure that the library uses.
-    fn prepare(&self, range: Range) {
+    /// Writes what the library uses, and the core does not write.
+    fn prepare(&self, ops: &mmu_interval_notifier_ops) {
         let this = self.this;
         // SAFETY: the caller's memory, which is in no space.
-        unsafe { mmu_interval_notifier::start(this).write(range.start().get()) };
-        // SAFETY: as above.
-        unsafe { mmu_interval_notifier::last(this).write(range.last().get()) };
-        // SAFETY: as above.
         unsafe { mmu_interval_notifier::ops(this).write(self.ops) };
         // SAFETY: as above.
         unsafe { mmu_interval_notifier::mm(this).write(self.mm) };
+        let interval = match ops.invalidate {
+            Some(invalidate) if ops.invalidate_start.is_none() => {
+                Interval::with_direct(&ONE_PASS, direct(invalidate))
+            }
+            _ => Interval::with_own_sequence(&TWO_PASSES),
+        };
         // SAFETY: as above.
-        unsafe { mmu_interval_notifier::invalidate_seq(this).write(AtomicU64::new(NONE)) };
-        // SAFETY: as above.
-        unsafe { interval_of(this).write(Interval::with_own_sequence(&CALLBACKS)) };
+        unsafe { interval_of(this).write(interval) };
         // SAFETY: as above; the interval is there now.
         unsafe { mmu_interval_notifier::mark(this).write(mark_of(this.cast())) };
     }
@@ -207,7 +233,7 @@ unsafe extern "C" fn mmu_interval_notifier_insert(
     const NAME: &str = "mmu_interval_notifier_insert";
     let request = Request { this, mm, start, length, ops };
     // SAFETY: as the caller owes.
-    call(NAME, || answer(unsafe { request.insert(NAME, Lock::Free) }))
+    call!(NAME, || answer(unsafe { request.insert(NAME, Lock::Free) }))
 }
 
 #[unsafe(no_mangle)]
@@ -221,7 +247,7 @@ unsafe extern "C" fn mmu_interval_notifier_insert_locked(
     const NAME: &str = "mmu_interval_notifier_insert_locked";
     let request = Request { this, mm, start, length, ops };
     // SAFETY: as the caller owes.
-    call(NAME, || answer(unsafe { request.insert(NAME, Lock::Held) }))
+    call!(NAME, || answer(unsafe { request.insert(NAME, Lock::Held) }))
 }
 
 /// The interval in the structure; none, diagnosed, if it is not inserted.
@@ -240,7 +266,7 @@ unsafe fn inserted(this: *mut mmu_interval_notifier, name: &'static str) -> Opti
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmu_interval_notifier_remove(this: *mut mmu_interval_notifier) {
     const NAME: &str = "mmu_interval_notifier_remove";
-    call(NAME, || {
+    call!(NAME, || {
         // SAFETY: the caller's subscription.
         let Some(interval) = (unsafe { inserted(this, NAME) }) else { return };
         // CONTRACT C3.7: diagnosed; the second pass is not made.
@@ -249,7 +275,7 @@ unsafe extern "C" fn mmu_interval_notifier_remove(this: *mut mmu_interval_notifi
         }
         // SAFETY: it was inserted; that it is not its own callback is the caller's part, and diagnosed.
         unsafe { Interval::remove(interval) };
-        // SAFETY: the memory is the caller's, who is here.
+        // SAFETY: the memory is the caller's, who is here; the word is read without a lock, as a hint.
         unsafe { &*mmu_interval_notifier::invalidate_seq(this) }.store(NONE, Ordering::Relaxed);
         // SAFETY: as above.
         unsafe { mmu_interval_notifier::mark(this).write(0) };
@@ -259,7 +285,7 @@ unsafe extern "C" fn mmu_interval_notifier_remove(this: *mut mmu_interval_notifi
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmu_interval_read_begin(this: *mut mmu_interval_notifier) -> c_ulong {
     const NAME: &str = "mmu_interval_read_begin";
-    call(NAME, || {
+    call!(NAME, || {
         // SAFETY: the caller's subscription.
         let interval = unsafe { inserted(this, NAME) };
         // SAFETY: it is inserted, and its user does not remove it meanwhile.
@@ -272,13 +298,10 @@ unsafe extern "C" fn mmu_interval_read_begin(this: *mut mmu_interval_notifier) -
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmu_interval_set_seq(this: *mut mmu_interval_notifier, seq: c_ulong) {
     const NAME: &str = "mmu_interval_set_seq";
-    call(NAME, || {
+    call!(NAME, || {
         // SAFETY: the caller's subscription.
         let Some(interval) = (unsafe { inserted(this, NAME) }) else { return };
         // SAFETY: it is inserted, and this is its callback.
         unsafe { interval.as_ref() }.set_sequence(seq);
-        // ORDERING: release; who reads it (acquire, in the header) sees what the callback did before.
-        // SAFETY: as above.
-        unsafe { &*mmu_interval_notifier::invalidate_seq(this) }.store(seq, Ordering::Release);
     });
 }

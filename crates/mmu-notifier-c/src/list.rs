@@ -9,7 +9,7 @@ use std::mem::{MaybeUninit, offset_of};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-use notifier::intrusive::{Listener, ListenerCallbacks, Question};
+use notifier::intrusive::{Listener, ListenerCallbacks, ListenerOps, Question};
 use notifier::list::WouldBlock;
 use notifier::{Address, Invalidation, MapLockGuard, Pte, Range};
 
@@ -18,17 +18,13 @@ use crate::errno::{BAD_ARGUMENT, EAGAIN, Errno, answer};
 use crate::mm::{mm_of, mm_struct};
 use crate::range::{self, end_of};
 use crate::report::misuse;
-use crate::types::{mmu_notifier, mmu_notifier_ops, pte_t};
+use crate::types::{mmu_notifier, mmu_notifier_ops, mmu_notifier_range, pte_t};
 
-static CALLBACKS: ListenerCallbacks = ListenerCallbacks {
-    release: Some(release),
-    invalidate_range_start: Some(start),
-    invalidate_range_end: Some(end),
-    invalidate_range: Some(invalidate_range),
-    young: Some(young),
-    change_pte: Some(change_pte),
-    free: Some(free),
-};
+/// Subscriptions of C, with `invalidate_range` in their table or, as most, without.
+struct Listening<const FLUSHES: bool>;
+
+static CALLBACKS: ListenerCallbacks = ListenerCallbacks::of::<Listening<false>>();
+static CALLBACKS_THAT_FLUSH: ListenerCallbacks = ListenerCallbacks::of::<Listening<true>>();
 
 /// The structure around a listener, with its table and its mm.
 ///
@@ -36,112 +32,117 @@ static CALLBACKS: ListenerCallbacks = ListenerCallbacks {
 /// The listener lies in a structure of C, and is registered.
 unsafe fn around<'o>(
     listener: NonNull<Listener>,
-) -> (*mut mmu_notifier, &'o mmu_notifier_ops, *mut mm_struct) {
+) -> (*mut mmu_notifier, &'o mmu_notifier_ops, impl Fn() -> *mut mm_struct) {
     let this: *mut mmu_notifier =
         listener.as_ptr().wrapping_byte_sub(offset_of!(mmu_notifier, listener)).cast();
     // SAFETY: as promised by the caller.
     let ops = unsafe { (*this).ops };
     // SAFETY: as promised by the caller.
-    let mm = unsafe { (*this).mm };
+    let mm = move || unsafe { (*this).mm };
     // SAFETY: checked by the registration; the user keeps the table.
     (this, unsafe { &*ops }, mm)
 }
 
-/// # Safety
-/// As for [`around`].
-unsafe fn release(listener: NonNull<Listener>) {
-    // SAFETY: as promised by the caller.
-    let (this, ops, mm) = unsafe { around(listener) };
-    if let Some(callback) = ops.release {
-        // SAFETY: the user's callback.
-        unsafe { callback(this, mm) };
+impl<const FLUSHES: bool> ListenerOps for Listening<FLUSHES> {
+    unsafe fn release(listener: NonNull<Listener>) {
+        // SAFETY: as promised by the caller.
+        let (this, ops, mm) = unsafe { around(listener) };
+        if let Some(callback) = ops.release {
+            // SAFETY: the user's callback.
+            unsafe { callback(this, mm()) };
+        }
+        // SAFETY: it is alive until its unregister has returned.
+        unsafe { set_hashed(this, false) };
     }
-    // SAFETY: it is alive until its unregister has returned.
-    unsafe { set_hashed(this, false) };
+
+    unsafe fn invalidate_range_start(
+        listener: NonNull<Listener>,
+        what: &Invalidation,
+    ) -> Result<(), WouldBlock> {
+        // SAFETY: as promised by the caller.
+        let (this, ops, _) = unsafe { around(listener) };
+        let Some(callback) = ops.invalidate_range_start else { return Ok(()) };
+        let range = range::of_start(what);
+        // SAFETY: the user's callback.
+        let result = unsafe { callback(this, range) };
+        // SAFETY: the range of the start that calls, which runs on this thread.
+        if result == 0 { Ok(()) } else { Err(unsafe { refused(range, result) }) }
+    }
+
+    unsafe fn invalidate_range_end(listener: NonNull<Listener>, what: &Invalidation) {
+        // SAFETY: as promised by the caller.
+        let (this, ops, _) = unsafe { around(listener) };
+        if let Some(callback) = ops.invalidate_range_end {
+            // SAFETY: the user's callback.
+            unsafe { callback(this, range::of_start(what)) };
+        }
+    }
+
+    unsafe fn invalidate_range(listener: NonNull<Listener>, range: Range) {
+        if !FLUSHES {
+            return;
+        }
+        // SAFETY: as promised by the caller.
+        let (this, ops, mm) = unsafe { around(listener) };
+        if let Some(callback) = ops.invalidate_range {
+            // SAFETY: the user's callback.
+            unsafe { callback(this, mm(), range.start().get(), end_of(range)) };
+        }
+    }
+
+    unsafe fn young(listener: NonNull<Listener>, question: Question) -> bool {
+        // SAFETY: as promised by the caller.
+        let (this, ops, mm) = unsafe { around(listener) };
+        let mm = mm();
+        let (callback, range) = match question {
+            Question::ClearFlush(range) => (ops.clear_flush_young, range),
+            Question::Clear(range) => (ops.clear_young, range),
+            Question::Test(address) => {
+                // SAFETY: the user's callback.
+                return ops
+                    .test_young
+                    .is_some_and(|callback| unsafe { callback(this, mm, address.get()) } != 0);
+            }
+        };
+        let (first, last) = (range.start().get(), end_of(range));
+        // SAFETY: the user's callback.
+        callback.is_some_and(|callback| unsafe { callback(this, mm, first, last) } != 0)
+    }
+
+    unsafe fn change_pte(listener: NonNull<Listener>, address: Address, pte: Pte) {
+        // SAFETY: as promised by the caller.
+        let (this, ops, mm) = unsafe { around(listener) };
+        if let Some(callback) = ops.change_pte {
+            // SAFETY: the user's callback.
+            unsafe { callback(this, mm(), address.get(), pte_t(pte.0)) };
+        }
+    }
+
+    unsafe fn free(listener: NonNull<Listener>) {
+        // SAFETY: as promised by the caller.
+        let (this, ops, _) = unsafe { around(listener) };
+        // SAFETY: the memory is the user's again, whom the callback tells.
+        unsafe { mmu_notifier::mark(this).write(0) };
+        if let Some(callback) = ops.free_notifier {
+            // SAFETY: the user's callback.
+            unsafe { callback(this) };
+        }
+    }
 }
 
+/// Notes what a list callback refused with.
+///
 /// # Safety
-/// As for [`around`].
-unsafe fn start(listener: NonNull<Listener>, what: &Invalidation) -> Result<(), WouldBlock> {
-    // SAFETY: as promised by the caller.
-    let (this, ops, mm) = unsafe { around(listener) };
-    let Some(callback) = ops.invalidate_range_start else { return Ok(()) };
-    let range = range::of_callback(what, mm);
-    // SAFETY: the user's callback.
-    let result = unsafe { callback(this, range) };
-    if result == 0 {
-        return Ok(());
-    }
+/// The range is that of a start under way on this thread.
+#[cold]
+#[inline(never)]
+unsafe fn refused(range: *mut mmu_notifier_range, result: c_int) -> WouldBlock {
     if result != -EAGAIN {
         misuse("invalidate_range_start", "a callback must return 0 or -EAGAIN");
     }
-    // SAFETY: the range of the start that calls, which runs on this thread.
+    // SAFETY: as promised by the caller.
     unsafe { (*range).refusal = c_long::from(result) };
-    Err(WouldBlock)
-}
-
-/// # Safety
-/// As for [`around`].
-unsafe fn end(listener: NonNull<Listener>, what: &Invalidation) {
-    // SAFETY: as promised by the caller.
-    let (this, ops, mm) = unsafe { around(listener) };
-    if let Some(callback) = ops.invalidate_range_end {
-        // SAFETY: the user's callback.
-        unsafe { callback(this, range::of_callback(what, mm)) };
-    }
-}
-
-/// # Safety
-/// As for [`around`].
-unsafe fn invalidate_range(listener: NonNull<Listener>, range: Range) {
-    // SAFETY: as promised by the caller.
-    let (this, ops, mm) = unsafe { around(listener) };
-    if let Some(callback) = ops.invalidate_range {
-        // SAFETY: the user's callback.
-        unsafe { callback(this, mm, range.start().get(), end_of(range)) };
-    }
-}
-
-/// # Safety
-/// As for [`around`].
-unsafe fn young(listener: NonNull<Listener>, question: Question) -> bool {
-    // SAFETY: as promised by the caller.
-    let (this, ops, mm) = unsafe { around(listener) };
-    let (callback, range) = match question {
-        Question::ClearFlush(range) => (ops.clear_flush_young, range),
-        Question::Clear(range) => (ops.clear_young, range),
-        Question::Test(address) => {
-            // SAFETY: the user's callback.
-            return ops.test_young.is_some_and(|callback| unsafe { callback(this, mm, address.get()) } != 0);
-        }
-    };
-    let (first, last) = (range.start().get(), end_of(range));
-    // SAFETY: the user's callback.
-    callback.is_some_and(|callback| unsafe { callback(this, mm, first, last) } != 0)
-}
-
-/// # Safety
-/// As for [`around`].
-unsafe fn change_pte(listener: NonNull<Listener>, address: Address, pte: Pte) {
-    // SAFETY: as promised by the caller.
-    let (this, ops, mm) = unsafe { around(listener) };
-    if let Some(callback) = ops.change_pte {
-        // SAFETY: the user's callback.
-        unsafe { callback(this, mm, address.get(), pte_t(pte.0)) };
-    }
-}
-
-/// # Safety
-/// As for [`around`]; its one free.
-unsafe fn free(listener: NonNull<Listener>) {
-    // SAFETY: as promised by the caller.
-    let (this, ops, _) = unsafe { around(listener) };
-    // SAFETY: the memory is the user's again, whom the callback tells.
-    unsafe { mmu_notifier::mark(this).write(0) };
-    if let Some(callback) = ops.free_notifier {
-        // SAFETY: the user's callback.
-        unsafe { callback(this) };
-    }
+    WouldBlock
 }
 
 /// Says in `hlist` whether it is on the list.
@@ -204,7 +205,10 @@ unsafe fn register(
     unsafe { mmu_notifier::mm(this).write(ptr::from_ref(mm).cast_mut()) };
     // SAFETY: as above.
     unsafe { mmu_notifier::users(this).write(AtomicU32::new(1)) };
-    let listener = Listener::new(&CALLBACKS).with_key(ops.addr() as u64);
+    // SAFETY: not NULL; as promised by the caller.
+    let flushes = unsafe { (*ops).invalidate_range }.is_some();
+    let callbacks = if flushes { &CALLBACKS_THAT_FLUSH } else { &CALLBACKS };
+    let listener = Listener::new(callbacks).with_key(ops.addr() as u64);
     // SAFETY: as above.
     unsafe { listener_of(this).write(listener) };
     // SAFETY: as above; the listener is there now.
@@ -227,7 +231,7 @@ unsafe fn register(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmu_notifier_register(this: *mut mmu_notifier, mm: *mut mm_struct) -> c_int {
     const NAME: &str = "mmu_notifier_register";
-    call(NAME, || {
+    call!(NAME, || {
         // SAFETY: the caller is a user.
         let Some(mm) = (unsafe { mm_of(mm, NAME) }) else { return BAD_ARGUMENT.0 };
         // SAFETY: as the caller owes.
@@ -238,7 +242,7 @@ unsafe extern "C" fn mmu_notifier_register(this: *mut mmu_notifier, mm: *mut mm_
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __mmu_notifier_register(this: *mut mmu_notifier, mm: *mut mm_struct) -> c_int {
     const NAME: &str = "__mmu_notifier_register";
-    call(NAME, || {
+    call!(NAME, || {
         // SAFETY: the caller is a user.
         let Some(mm) = (unsafe { mm_of(mm, NAME) }) else { return BAD_ARGUMENT.0 };
         // SAFETY: as the caller owes.
@@ -262,7 +266,7 @@ unsafe fn registered(this: *mut mmu_notifier, name: &'static str) -> Option<NonN
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmu_notifier_unregister(this: *mut mmu_notifier, mm: *mut mm_struct) {
     const NAME: &str = "mmu_notifier_unregister";
-    call(NAME, || {
+    call!(NAME, || {
         // SAFETY: the caller's subscription.
         let Some(listener) = (unsafe { registered(this, NAME) }) else { return };
         // SAFETY: it is registered.
@@ -281,7 +285,7 @@ unsafe extern "C" fn mmu_notifier_unregister(this: *mut mmu_notifier, mm: *mut m
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmu_notifier_put(this: *mut mmu_notifier) {
     const NAME: &str = "mmu_notifier_put";
-    call(NAME, || {
+    call!(NAME, || {
         // SAFETY: the caller's subscription.
         let Some(listener) = (unsafe { registered(this, NAME) }) else { return };
         // SAFETY: it is alive until its free, which the last put begins.
@@ -302,7 +306,7 @@ unsafe extern "C" fn mmu_notifier_get_locked(
     mm: *mut mm_struct,
 ) -> *mut mmu_notifier {
     const NAME: &str = "mmu_notifier_get_locked";
-    call(NAME, || {
+    call!(NAME, || {
         // SAFETY: the caller is a holder.
         let mm = unsafe { mm_of(mm, NAME) }.ok_or(BAD_ARGUMENT);
         // SAFETY: as the caller owes.
@@ -354,5 +358,5 @@ unsafe fn get(
 
 #[unsafe(no_mangle)]
 extern "C" fn mmu_notifier_synchronize() {
-    call("mmu_notifier_synchronize", notifier::synchronize);
+    call!("mmu_notifier_synchronize", notifier::synchronize);
 }

@@ -20,6 +20,7 @@ use notifier::{
 
 use crate::call::call;
 use crate::errno::{BAD_ARGUMENT, Errno};
+use crate::range::mark_of_space;
 use crate::report::misuse;
 use crate::types::mmu_notifier_range;
 
@@ -49,7 +50,8 @@ pub(crate) struct mm_struct {
     subscriptions: AtomicPtr<c_void>,
     state: AtomicU64,
     user: MaybeUninit<ManuallyDrop<AddressSpace>>,
-    pub(crate) serial: u64,
+    /// The mark of a range that is started in this space.
+    pub(crate) started: u64,
     pub(crate) lock_all: Mutex<Option<LockAll>>,
     /// What callbacks of the exit get.
     pub(crate) exit: UnsafeCell<MaybeUninit<mmu_notifier_range>>,
@@ -158,16 +160,22 @@ pub(crate) unsafe fn mm_of<'m>(mm: *const mm_struct, name: &'static str) -> Opti
         return None;
     };
     if mm.state.load(Ordering::Relaxed) != ALIVE {
-        eprintln!("mmu_notifier: {name}: the mm is freed, or was not made by mm_alloc");
-        std::process::abort();
+        end_for_dead(name);
     }
     Some(mm)
+}
+
+#[cold]
+#[inline(never)]
+fn end_for_dead(name: &'static str) -> ! {
+    eprintln!("mmu_notifier: {name}: the mm is freed, or was not made by mm_alloc");
+    std::process::abort();
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn mm_alloc() -> *mut mm_struct {
     static SERIALS: AtomicU64 = AtomicU64::new(1);
-    call("mm_alloc", || {
+    call!("mm_alloc", || {
         // SAFETY: the structure has a size.
         let mm: *mut mm_struct = unsafe { alloc(LAYOUT) }.cast();
         if mm.is_null() {
@@ -177,7 +185,7 @@ extern "C" fn mm_alloc() -> *mut mm_struct {
             subscriptions: AtomicPtr::new(ptr::null_mut()),
             state: AtomicU64::new(ALIVE),
             user: MaybeUninit::uninit(),
-            serial: SERIALS.fetch_add(1, Ordering::Relaxed),
+            started: mark_of_space(SERIALS.fetch_add(1, Ordering::Relaxed)),
             lock_all: Mutex::new(None),
             exit: UnsafeCell::new(MaybeUninit::zeroed()),
         };
@@ -199,7 +207,7 @@ extern "C" fn mm_alloc() -> *mut mm_struct {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmget(mm: *mut mm_struct) {
-    call("mmget", || {
+    call!("mmget", || {
         // SAFETY: the caller has a user.
         let Some(mm) = (unsafe { mm_of(mm, "mmget") }) else { return };
         if !mm.space().has_users() {
@@ -211,7 +219,7 @@ unsafe extern "C" fn mmget(mm: *mut mm_struct) {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmget_not_zero(mm: *mut mm_struct) -> bool {
-    call("mmget_not_zero", || {
+    call!("mmget_not_zero", || {
         // SAFETY: the caller is a holder.
         let mm = unsafe { mm_of(mm, "mmget_not_zero") };
         mm.and_then(|mm| mm.space().upgrade()).map(core::mem::forget).is_some()
@@ -236,12 +244,12 @@ unsafe fn take_user(mm: *mut mm_struct, name: &'static str) -> Option<AddressSpa
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmput(mm: *mut mm_struct) {
     // SAFETY: the caller gives its user up.
-    call("mmput", || drop(unsafe { take_user(mm, "mmput") }));
+    call!("mmput", || drop(unsafe { take_user(mm, "mmput") }));
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmput_async(mm: *mut mm_struct) {
-    call("mmput_async", || {
+    call!("mmput_async", || {
         // SAFETY: the caller gives its user up.
         let Some(user) = (unsafe { take_user(mm, "mmput_async") }) else { return };
         // Without a thread the closure, and with it the user, is dropped here.
@@ -251,7 +259,7 @@ unsafe extern "C" fn mmput_async(mm: *mut mm_struct) {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmgrab(mm: *mut mm_struct) {
-    call("mmgrab", || {
+    call!("mmgrab", || {
         // SAFETY: the caller is a holder.
         if let Some(mm) = unsafe { mm_of(mm, "mmgrab") } {
             core::mem::forget(mm.space().clone());
@@ -261,7 +269,7 @@ unsafe extern "C" fn mmgrab(mm: *mut mm_struct) {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmdrop(mm: *mut mm_struct) {
-    call("mmdrop", || {
+    call!("mmdrop", || {
         // SAFETY: the caller is a holder, and gives that up.
         let Some(mm) = (unsafe { mm_of(mm, "mmdrop") }) else { return };
         // SAFETY: the handle has no count of its own; the copy takes the caller's.
@@ -271,7 +279,7 @@ unsafe extern "C" fn mmdrop(mm: *mut mm_struct) {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmap_write_lock(mm: *mut mm_struct) {
-    call("mmap_write_lock", || {
+    call!("mmap_write_lock", || {
         // SAFETY: the caller is a holder.
         if let Some(mm) = unsafe { mm_of(mm, "mmap_write_lock") } {
             core::mem::forget(mm.lock());
@@ -281,7 +289,7 @@ unsafe extern "C" fn mmap_write_lock(mm: *mut mm_struct) {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmap_write_unlock(mm: *mut mm_struct) {
-    call("mmap_write_unlock", || {
+    call!("mmap_write_unlock", || {
         // SAFETY: the caller is a holder.
         let Some(mm) = (unsafe { mm_of(mm, "mmap_write_unlock") }) else { return };
         // SAFETY: the caller holds the lock, and this guard is the one that opens it.
@@ -293,7 +301,7 @@ unsafe extern "C" fn mmap_write_unlock(mm: *mut mm_struct) {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmap_read_lock(mm: *mut mm_struct) {
-    call("mmap_read_lock", || {
+    call!("mmap_read_lock", || {
         // SAFETY: the caller is a holder.
         if let Some(mm) = unsafe { mm_of(mm, "mmap_read_lock") } {
             core::mem::forget(mm.space().map_lock_shared());
@@ -303,7 +311,7 @@ unsafe extern "C" fn mmap_read_lock(mm: *mut mm_struct) {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmap_read_unlock(mm: *mut mm_struct) {
-    call("mmap_read_unlock", || {
+    call!("mmap_read_unlock", || {
         // SAFETY: the caller is a holder.
         let Some(mm) = (unsafe { mm_of(mm, "mmap_read_unlock") }) else { return };
         // SAFETY: the caller holds the lock, and this guard is the one that lets go.
@@ -315,7 +323,7 @@ unsafe extern "C" fn mmap_read_unlock(mm: *mut mm_struct) {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __mmu_notifier_release(mm: *mut mm_struct) {
-    call("__mmu_notifier_release", || {
+    call!("__mmu_notifier_release", || {
         // SAFETY: the caller is a holder.
         if let Some(mm) = unsafe { mm_of(mm, "__mmu_notifier_release") } {
             mm.space().release();
@@ -326,7 +334,7 @@ unsafe extern "C" fn __mmu_notifier_release(mm: *mut mm_struct) {
 /// The memory goes with the last holder; here is only looked whether it could.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __mmu_notifier_subscriptions_destroy(mm: *mut mm_struct) {
-    call("__mmu_notifier_subscriptions_destroy", || {
+    call!("__mmu_notifier_subscriptions_destroy", || {
         // SAFETY: the caller is a holder.
         let Some(mm) = (unsafe { mm_of(mm, "__mmu_notifier_subscriptions_destroy") }) else { return };
         let stats = mm.space().stats();

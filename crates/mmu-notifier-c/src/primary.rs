@@ -21,7 +21,7 @@ unsafe fn ask<R: Default>(
     range: Option<Range>,
     ask: impl FnOnce(&AddressSpaceRef, Range) -> R,
 ) -> R {
-    call(name, || {
+    call!(name, || {
         // SAFETY: as promised by the caller.
         let mm = unsafe { mm_of(mm, name) };
         mm.zip(range).map_or_else(R::default, |(mm, range)| ask(mm.space(), range))

@@ -27,9 +27,9 @@ const PROTECTION_VMA: u32 = 2;
 const UNHEARD: u64 = 0x6d6d_756e_0001;
 const EMPTY: u64 = 0x6d6d_756e_0002;
 
-/// The mark of a range that is started in this space.
-fn started_in(mm: &mm_struct) -> u64 {
-    mm.serial.rotate_left(32) ^ 0xa076_1d64_78bd_642f
+/// The mark of a range that is started in the space of this number.
+pub(crate) const fn mark_of_space(serial: u64) -> u64 {
+    serial.rotate_left(32) ^ 0xa076_1d64_78bd_642f
 }
 
 /// The half-open range of C; none if it is empty or reversed. An end of 0 is the top.
@@ -65,13 +65,30 @@ fn invalidation(this: *mut mmu_notifier_range, range: &mmu_notifier_range) -> Op
     Some(what.with_owner(owner).with_blockable(range.flags & BLOCKABLE != 0))
 }
 
-/// The range that a callback gets.
-pub(crate) fn of_callback(what: &Invalidation, mm: *const mm_struct) -> *mut mmu_notifier_range {
+/// The range that a callback of a start or end gets.
+#[inline]
+pub(crate) fn of_start(what: &Invalidation) -> *mut mmu_notifier_range {
+    let owner = what.owner();
+    debug_assert!(owner.is_some(), "all starts and ends of C have a range");
+    ptr::with_exposed_provenance_mut(owner.map_or(0, Owner::get) as usize)
+}
+
+/// The range that a callback gets, be it of a start or of the exit.
+#[inline]
+pub(crate) fn of_callback(
+    what: &Invalidation,
+    mm: impl FnOnce() -> *mut mm_struct,
+) -> *mut mmu_notifier_range {
     match what.owner() {
         Some(owner) => ptr::with_exposed_provenance_mut(owner.get() as usize),
-        // SAFETY: a subscriber's callback runs while its space, and with it the structure, is held.
-        None => unsafe { &*mm }.exit.get().cast(),
+        None => of_exit(mm()),
     }
+}
+
+#[cold]
+fn of_exit(mm: *mut mm_struct) -> *mut mmu_notifier_range {
+    // SAFETY: a subscriber's callback runs while its space, and with it the structure, is held.
+    unsafe { &*mm }.exit.get().cast()
 }
 
 /// Prepares what callbacks of the exit get.
@@ -96,7 +113,7 @@ pub(crate) fn write_exit(exit: &mut MaybeUninit<mmu_notifier_range>, mm: *const 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __mmu_notifier_invalidate_range_start(this: *mut mmu_notifier_range) -> c_int {
     const NAME: &str = "__mmu_notifier_invalidate_range_start";
-    call(NAME, || {
+    call!(NAME, || {
         // SAFETY: the caller's own range, which nobody else uses.
         let Some(range) = (unsafe { this.as_mut() }) else {
             misuse(NAME, "the range must not be NULL");
@@ -104,18 +121,20 @@ unsafe extern "C" fn __mmu_notifier_invalidate_range_start(this: *mut mmu_notifi
         };
         // SAFETY: the mm of a range has a holder.
         let Some(mm) = (unsafe { mm_of(range.mm, NAME) }) else { return -EINVAL };
-        (range.refusal, range.mark) = (0, EMPTY);
-        (range.first, range.last, range.outer) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
-        // CONTRACT C2.4: it hits nobody, and its end is still due.
-        let Some(what) = invalidation(this, range) else { return 0 };
-        // Callbacks write to the range from here on.
+        // Callbacks may write these. The fence of the start waits for every store, so there is no other.
+        (range.refusal, range.first) = (0, ptr::null_mut());
+        let Some(what) = invalidation(this, range) else {
+            // CONTRACT C2.4: it hits nobody, and its end is still due.
+            range.mark = EMPTY;
+            return 0;
+        };
         let result = Started::start(mm.space(), what);
         // SAFETY: as above; the callbacks are over.
         let range = unsafe { &mut *this };
         match result {
             Ok(started) => {
                 range.started.write(started);
-                range.mark = started_in(mm);
+                range.mark = mm.started;
                 0
             }
             Err(_) => {
@@ -130,7 +149,7 @@ unsafe extern "C" fn __mmu_notifier_invalidate_range_start(this: *mut mmu_notifi
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __mmu_notifier_invalidate_range_end(this: *mut mmu_notifier_range, only_end: bool) {
     const NAME: &str = "__mmu_notifier_invalidate_range_end";
-    call(NAME, || {
+    call!(NAME, || {
         // SAFETY: the caller's own range, which nobody else uses.
         let Some(range) = (unsafe { this.as_mut() }) else {
             return misuse(NAME, "the range must not be NULL");
@@ -138,28 +157,47 @@ unsafe extern "C" fn __mmu_notifier_invalidate_range_end(this: *mut mmu_notifier
         // SAFETY: the mm of a range has a holder.
         let Some(mm) = (unsafe { mm_of(range.mm, NAME) }) else { return };
         // SAFETY: a word of the range; C may not have written it, which volatile keeps from mattering.
-        let started = match unsafe { (&raw const range.mark).read_volatile() } {
-            EMPTY => {
-                range.mark = 0;
-                return;
-            }
-            UNHEARD => Started::unheard(),
-            // SAFETY: the mark says that a start in this space wrote it.
-            mark if mark == started_in(mm) => unsafe { range.started.assume_init() },
-            _ => return misuse(NAME, "an end must match a start that succeeded and has not ended"),
-        };
-        range.mark = 0;
-        let Some(what) = invalidation(this, range) else { return };
+        let mark = unsafe { (&raw const range.mark).read_volatile() };
         let end = if only_end { End::OnlyEnd } else { End::Whole };
+        if mark != mm.started {
+            return end_unstarted(NAME, this, range, mm, end);
+        }
+        range.mark = 0;
+        let range = &*range;
+        // What was started is not empty.
+        let what = || invalidation(this, range).unwrap_or(Range::ALL.into());
+        // SAFETY: the mark says that a start in this space wrote it; nobody else does.
+        let started = unsafe { range.started.assume_init_ref() };
         // SAFETY: it was started in this space, whose holder the caller has had since.
         unsafe { started.end(mm.space(), what, end) };
     });
 }
 
+/// Ends a range that no start has told to anybody.
+#[cold]
+fn end_unstarted(
+    name: &'static str,
+    this: *mut mmu_notifier_range,
+    range: &mut mmu_notifier_range,
+    mm: &mm_struct,
+    end: End,
+) {
+    // SAFETY: as for its caller.
+    let mark = unsafe { (&raw const range.mark).read_volatile() };
+    if mark != EMPTY && mark != UNHEARD {
+        return misuse(name, "an end must match a start that succeeded and has not ended");
+    }
+    range.mark = 0;
+    if let (UNHEARD, Some(what)) = (mark, invalidation(this, range)) {
+        // SAFETY: nobody has heard it.
+        unsafe { Started::unheard().end(mm.space(), || what, end) };
+    }
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mmu_notifier_range_update_to_read_only(range: *const mmu_notifier_range) -> bool {
     const NAME: &str = "mmu_notifier_range_update_to_read_only";
-    call(NAME, || {
+    call!(NAME, || {
         // SAFETY: the range of the caller, or of a callback.
         let Some(range) = (unsafe { range.as_ref() }) else {
             misuse(NAME, "the range must not be NULL");

@@ -67,16 +67,17 @@ pub(crate) struct hlist_node {
     pub(crate) pprev: *mut *mut hlist_node,
 }
 
+/// What walks use comes first.
 #[repr(C)]
 pub(crate) struct mmu_notifier {
-    pub(crate) hlist: hlist_node,
-    pub(crate) ops: *const mmu_notifier_ops,
-    pub(crate) mm: M,
-    rcu: [*mut c_void; 2],
-    pub(crate) users: AtomicU32,
     /// Whether `listener` is there.
     pub(crate) mark: u64,
+    pub(crate) ops: *const mmu_notifier_ops,
     pub(crate) listener: MaybeUninit<Listener>,
+    pub(crate) mm: M,
+    pub(crate) hlist: hlist_node,
+    pub(crate) users: AtomicU32,
+    spare: [u64; 2],
 }
 
 #[repr(C)]
@@ -88,24 +89,34 @@ pub(crate) struct mmu_interval_notifier_finish {
 type I = *mut mmu_interval_notifier;
 type F = mmu_interval_notifier_finish;
 
+pub(crate) type Invalidate = unsafe extern "C" fn(I, R, c_ulong) -> bool;
+
 #[repr(C)]
 pub(crate) struct mmu_interval_notifier_ops {
-    pub(crate) invalidate: Option<unsafe extern "C" fn(I, R, c_ulong) -> bool>,
+    pub(crate) invalidate: Option<Invalidate>,
     pub(crate) invalidate_start: Option<unsafe extern "C" fn(I, R, c_ulong, *mut *mut F) -> bool>,
     pub(crate) invalidate_finish: Option<unsafe extern "C" fn(*mut F)>,
 }
 
+/// What hits and reads use comes first. `invalidate_seq` and `interval_tree` of C are words of the interval itself.
 #[repr(C)]
 pub(crate) struct mmu_interval_notifier {
-    pub(crate) start: c_ulong,
-    pub(crate) last: c_ulong,
+    /// Its own word is the mark.
+    pub(crate) interval: MaybeUninit<Interval>,
     pub(crate) ops: *const mmu_interval_notifier_ops,
     pub(crate) mm: M,
-    deferred_item: hlist_node,
-    pub(crate) invalidate_seq: AtomicU64,
-    /// Whether `interval` is there.
-    pub(crate) mark: u64,
-    pub(crate) interval: MaybeUninit<Interval>,
+}
+
+impl mmu_interval_notifier {
+    /// The place of `mmun_mark`: whether `interval` is there.
+    pub(crate) fn mark(this: *mut Self) -> *mut u64 {
+        Self::interval(this).wrapping_byte_add(offset_of!(Interval, word)).cast()
+    }
+
+    /// The place of `invalidate_seq`.
+    pub(crate) fn invalidate_seq(this: *mut Self) -> *mut AtomicU64 {
+        Self::interval(this).wrapping_byte_add(Interval::SEQUENCE_AT).cast()
+    }
 }
 
 /// Makes a function for each field that gives its place, for memory that is not all written yet.
@@ -127,28 +138,24 @@ places!(mmu_notifier {
     listener: Listener,
 });
 places!(mmu_interval_notifier {
-    start: c_ulong,
-    last: c_ulong,
     ops: *const mmu_interval_notifier_ops,
     mm: M,
-    invalidate_seq: AtomicU64,
-    mark: u64,
     interval: Interval,
 });
 
 const _: () = {
-    // What the header sets aside, in bytes.
-    let private = 32 * 8;
     assert!(size_of::<c_ulong>() == 8, "the C interface is for 64-bit machines");
     assert!(offset_of!(mmu_notifier_range, mark) == 48);
     assert!(size_of::<mmu_notifier_range>() == 48 + 9 * 8);
-    assert!(offset_of!(mmu_notifier, mark) == 56 && align_of::<mmu_notifier>() == 8);
-    assert!(size_of::<mmu_notifier>() <= 56 + private);
-    assert!(offset_of!(mmu_interval_notifier, mark) == 56 && align_of::<mmu_interval_notifier>() == 8);
-    assert!(size_of::<mmu_interval_notifier>() <= 56 + private);
-    // What the header reads and writes without a call: MMUN_SEQ, MMUN_QUIET.
-    let interval = offset_of!(mmu_interval_notifier, interval);
-    assert!(interval + Interval::SEQUENCE_AT == 56 + 3 * 8 && interval + Interval::SETTLED_AT == 56 + 4 * 8);
+    assert!(offset_of!(mmu_notifier, mark) == 0 && offset_of!(mmu_notifier, ops) == 8);
+    assert!(offset_of!(mmu_notifier, mm) == 248 && offset_of!(mmu_notifier, hlist) == 256);
+    assert!(offset_of!(mmu_notifier, users) == 272 && align_of::<mmu_notifier>() == 8);
+    assert!(size_of::<mmu_notifier>() == 296);
+    assert!(offset_of!(mmu_interval_notifier, interval) == 0 && offset_of!(Interval, word) == 0);
+    assert!(offset_of!(mmu_interval_notifier, ops) == 112 && offset_of!(mmu_interval_notifier, mm) == 120);
+    assert!(size_of::<mmu_interval_notifier>() == 128 && align_of::<mmu_interval_notifier>() == 8);
+    // What C finds within the interval: invalidate_seq, mmun_quiet, interval_tree.
+    assert!(Interval::SEQUENCE_AT == 32 && Interval::SETTLED_AT == 40 && Interval::BOUNDS_AT == 48);
     assert!(size_of::<mmu_notifier_ops>() == 80 && size_of::<mmu_interval_notifier_ops>() == 24);
     assert!(size_of::<mmu_interval_notifier_finish>() == 16 && size_of::<vm_area_struct>() == 32);
 };

@@ -252,12 +252,14 @@ pub(crate) fn leaked_guards(subscriptions: &Subscriptions) {
     }
 }
 
-/// Checks a remove of memory that its caller may free, within a call of its own thread that may have it in hand.
-pub(crate) fn removed_in_own_call(subscriptions: &Subscriptions, node: &Node) {
+/// Checks a remove of memory that its caller may free; says whether a call of its own thread may have it in hand.
+pub(crate) fn removed_in_own_call(subscriptions: &Subscriptions, node: &Node) -> bool {
     let wanted = Wanted::Called { bounds: node.bounds(), own: Own::Awaited };
-    if Scan::new(&subscriptions.book, wanted).advance(&subscriptions.book).is_some() {
+    let found = Scan::new(&subscriptions.book, wanted).advance(&subscriptions.book).is_some();
+    if found {
         report(Rule::WaitInCallback, "remove", node.label());
     }
+    found
 }
 
 /// Checks a call that takes the map lock.

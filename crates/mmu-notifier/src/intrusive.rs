@@ -1,7 +1,7 @@
 //! The layer below the owned one: subscriptions that live in their user's own memory.
 //!
-//! Nothing here is allocated per subscription beyond the index's own pages, and nothing is counted but the
-//! holder of the space. A kernel, or an interface to another language, embeds an [`Interval`] or a [`Listener`]
+//! Nothing here is allocated per subscription beyond the index's own pages (and room for an owner or a label, if it has
+//! any), and nothing is counted but the holder of the space. A kernel, or an interface to another language, embeds an [`Interval`] or a [`Listener`]
 //! in a structure of its own and finds that structure from the pointer that its callbacks get. What the types of
 //! [`interval`](crate::interval) and [`list`](crate::list) guarantee is owed by the caller here, and written
 //! down call by call. What can be seen to be wrong (removed twice, never inserted) is diagnosed and harmless.
@@ -11,11 +11,13 @@
 mod interval;
 mod listener;
 mod membership;
+mod ops;
 mod started;
 
 #[cfg(test)]
 mod tests;
 
-pub use interval::{Interval, IntervalCallbacks};
-pub use listener::{Listener, ListenerCallbacks, Question, Released, StartCallback};
+pub use interval::Interval;
+pub use listener::{Listener, ListenerCallbacks, ListenerOps, Question, Released};
+pub use ops::{Direct, IntervalCallbacks, IntervalOps};
 pub use started::{End, Started};

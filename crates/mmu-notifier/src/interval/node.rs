@@ -71,6 +71,14 @@ pub(crate) struct Callbacks {
     pub(crate) moved: bool,
 }
 
+impl Callbacks {
+    /// The word of the owner; 0 for none.
+    #[inline]
+    pub(crate) fn owner(&self) -> u64 {
+        self.options.owner.map_or(0, Owner::get)
+    }
+}
+
 /// Who makes a node's tokens stale when it is hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SequenceBy {
@@ -78,6 +86,8 @@ pub(crate) enum SequenceBy {
     Start,
     /// The callback, under the subscriber's lock; one that does not leaves them fresh (clause C3.12).
     Callback,
+    /// The callback, which is the direct one of an [`Interval`](crate::intrusive::Interval). There is no owner then.
+    Direct,
 }
 
 /// In `table`: nobody calls the node any more.
@@ -127,6 +137,8 @@ impl Node {
     /// Where `seq` and `settled` stand, for readers that are not in this library.
     pub(crate) const SEQUENCE_AT: usize = offset_of!(Node, seq);
     pub(crate) const SETTLED_AT: usize = offset_of!(Node, settled);
+    /// Where the first and the last address stand, one behind the other.
+    pub(crate) const BOUNDS_AT: usize = offset_of!(Node, first);
 
     /// Makes one with a table of its own if there are options; none if there is no memory for that.
     pub(crate) fn with_options(range: Range, table: &'static Callbacks, options: Options) -> Option<Self> {
@@ -136,13 +148,17 @@ impl Node {
 
     /// The table of a node with these options: this one, or a box for a node of its own; none if there is no memory.
     #[inline]
-    pub(super) fn table_with(table: &'static Callbacks, options: Options) -> Option<*const Callbacks> {
+    pub(crate) fn table_with(table: &'static Callbacks, options: Options) -> Option<*const Callbacks> {
         if options.are_none() { Some(table) } else { Node::own_table(table, options) }
     }
 
     #[cold]
     fn own_table(table: &Callbacks, options: Options) -> Option<*const Callbacks> {
-        let own = crate::memory::try_box(Callbacks { options, ..*table }).ok()?;
+        let sequence = match table.sequence {
+            SequenceBy::Direct => SequenceBy::Callback,
+            other => other,
+        };
+        let own = crate::memory::try_box(Callbacks { options, sequence, ..*table }).ok()?;
         Some(Box::into_raw(own))
     }
 
@@ -198,7 +214,7 @@ impl Node {
     }
 
     pub(crate) fn owner(&self) -> u64 {
-        self.table().options.owner.map_or(0, Owner::get)
+        self.table().owner()
     }
 
     #[inline]

@@ -3,92 +3,40 @@
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomPinned;
-use core::mem::MaybeUninit;
-use core::ptr::NonNull;
+use core::mem::{MaybeUninit, offset_of};
+use core::ptr::{self, NonNull};
+use core::sync::atomic::AtomicU64;
 
 use super::membership::Membership;
+use super::ops::{Direct, IntervalCallbacks, no_direct};
 use crate::address::Range;
 use crate::diagnostics::{self, Rule};
-use crate::interval::{Answer, Callbacks, InsertErrorKind, Node, Options, Sequence, SequenceBy, removal};
-use crate::invalidation::Invalidation;
+use crate::interval::{Answer, Callbacks, InsertErrorKind, Node, Options, Sequence, removal};
 use crate::map_lock::MapLockGuard;
 use crate::space::AddressSpaceRef;
 use crate::subscriptions::Subscriptions;
 use crate::trace;
 
-/// What an [`Interval`] calls.
-#[derive(Clone, Copy, Debug)]
-pub struct IntervalCallbacks {
-    /// Drops the translations in the range; see
-    /// [`interval::Notifier::invalidate`](crate::interval::Notifier::invalidate).
-    ///
-    /// # Safety
-    /// The library calls it with an interval that was inserted with this table and is not removed yet.
-    pub invalidate: unsafe fn(NonNull<Interval>, &Invalidation, Sequence) -> Answer,
-    /// Completes what `invalidate` answered [`Answer::Begun`] to.
-    ///
-    /// # Safety
-    /// As for `invalidate`.
-    pub finish: unsafe fn(NonNull<Interval>, &Invalidation),
-}
-
 /// An interval subscription to be embedded in its user's structure.
 ///
 /// # Invariants
-/// `node` is the first field, and is initialised while it is in a space; `space` is the holder that it has then, and
-/// `table` that of the node if it has an owner or a label. What hits and readers use stands together.
+/// `node` is initialised while it is in a space; `space` is the holder that it has then.
 #[repr(C)]
 pub struct Interval {
+    /// For its user, beside what hits and reads use.
+    pub word: AtomicU64,
+    direct: Direct,
     node: UnsafeCell<MaybeUninit<Node>>,
-    callbacks: &'static IntervalCallbacks,
-    membership: Membership,
+    table: &'static Callbacks,
     space: UnsafeCell<Option<AddressSpaceRef>>,
-    table: UnsafeCell<Callbacks>,
+    membership: Membership,
     _pinned: PhantomPinned,
 }
 
-// SAFETY: `node`, `table` and `space` change only by who began to enter or to leave; the node is meant to be shared.
+// SAFETY: `node` and `space` change only by who began to enter or to leave; the node is meant to be shared.
 unsafe impl Sync for Interval {}
 // SAFETY: nothing in it belongs to a thread.
 unsafe impl Send for Interval {}
-
-/// The table of an interval, but for its options.
-const CALLBACKS: Callbacks = Callbacks {
-    invalidate,
-    finish,
-    free,
-    options: Options::new(),
-    sequence: SequenceBy::Start,
-    moved: false,
-};
-
-/// The tables of all that have neither owner nor label.
-static BY_START: Callbacks = CALLBACKS;
-static BY_CALLBACK: Callbacks = Callbacks { sequence: SequenceBy::Callback, ..CALLBACKS };
-
-/// # Safety
-/// The node is that of an inserted [`Interval`].
-unsafe fn invalidate(node: NonNull<Node>, what: &Invalidation, seq: Sequence) -> Answer {
-    let interval = node.cast::<Interval>();
-    // SAFETY: it is not freed before its removal has waited for this start.
-    let callback = unsafe { (*interval.as_ptr()).callbacks }.invalidate;
-    // SAFETY: the table is the one that the interval was made with.
-    unsafe { callback(interval, what, seq) }
-}
-
-/// # Safety
-/// As for [`invalidate`].
-unsafe fn finish(node: NonNull<Node>, what: &Invalidation) {
-    let interval = node.cast::<Interval>();
-    // SAFETY: it is not freed before its removal has waited for this start.
-    let callback = unsafe { (*interval.as_ptr()).callbacks }.finish;
-    // SAFETY: the table is the one that the interval was made with.
-    unsafe { callback(interval, what) }
-}
-
-/// # Safety
-/// None: its memory is its user's, so that it never hangs, and nobody calls this.
-unsafe fn free(_: NonNull<Node>) {}
 
 /// A space that is ready for one more, and what its subscribers need.
 type Ready<'s> = (&'s AddressSpaceRef, &'s Subscriptions);
@@ -96,35 +44,45 @@ type Ready<'s> = (&'s AddressSpaceRef, &'s Subscriptions);
 impl Interval {
     /// Where its sequence stands, in bytes from its start, for code that wants no call for it: a word that is read with
     /// acquire, and in the callback of one [with its own sequence](Self::with_own_sequence) written with release.
-    pub const SEQUENCE_AT: usize = Node::SEQUENCE_AT;
+    pub const SEQUENCE_AT: usize = offset_of!(Interval, node) + Node::SEQUENCE_AT;
 
     /// Where the sequence stands that was last found quiet: if it (read with acquire, behind the other) is the same,
     /// it is what [`read_begin`](Self::read_begin) gives.
-    pub const SETTLED_AT: usize = Node::SETTLED_AT;
+    pub const SETTLED_AT: usize = offset_of!(Interval, node) + Node::SETTLED_AT;
+
+    /// Where its range stands while it is inserted: the first and the last address, two words to be read only.
+    pub const BOUNDS_AT: usize = offset_of!(Interval, node) + Node::BOUNDS_AT;
 
     /// Makes one that is in no space.
     pub const fn new(callbacks: &'static IntervalCallbacks) -> Self {
-        Self::with_sequence_by(SequenceBy::Start, callbacks)
+        Self::with_table(&callbacks.by_start, no_direct)
     }
 
     /// Makes one whose callback makes its tokens stale, with [`set_sequence`](Self::set_sequence). A callback that
     /// does not do so has skipped the invalidation (clause C3.12).
     pub const fn with_own_sequence(callbacks: &'static IntervalCallbacks) -> Self {
-        Self::with_sequence_by(SequenceBy::Callback, callbacks)
+        Self::with_table(&callbacks.by_callback, no_direct)
     }
 
-    const fn with_sequence_by(sequence: SequenceBy, callbacks: &'static IntervalCallbacks) -> Self {
+    /// Makes one [with its own sequence](Self::with_own_sequence), for which invalidations with an owner call `direct`.
+    /// Others, as that of the exit is, call `invalidate` of the table; so do all if it is inserted with options.
+    pub const fn with_direct(callbacks: &'static IntervalCallbacks, direct: Direct) -> Self {
+        Self::with_table(&callbacks.direct, direct)
+    }
+
+    const fn with_table(table: &'static Callbacks, direct: Direct) -> Self {
         Interval {
+            word: AtomicU64::new(0),
+            direct,
             node: UnsafeCell::new(MaybeUninit::uninit()),
-            table: UnsafeCell::new(Callbacks { sequence, ..CALLBACKS }),
-            callbacks,
+            table,
             space: UnsafeCell::new(None),
             membership: Membership::out(),
             _pinned: PhantomPinned,
         }
     }
 
-    /// Inserts it into a space (`mmu_interval_notifier_insert`).
+    /// Inserts it into a space (`mmu_interval_notifier_insert`). With an owner or a label it allocates room for these.
     ///
     /// # Errors
     /// As [`AddressSpaceRef::insert`]; it is then as if never touched. One that is inserted already is diagnosed
@@ -202,23 +160,22 @@ impl Interval {
     ) -> Result<(), InsertErrorKind> {
         // SAFETY: as promised by the caller.
         let interval = unsafe { this.as_ref() };
-        // SAFETY: between begin and end of entering nobody else uses the table.
-        let own = unsafe { &mut *interval.table.get() };
-        own.options = options;
-        let table: *const Callbacks = match own.sequence {
-            _ if !options.are_none() => own,
-            SequenceBy::Start => &BY_START,
-            SequenceBy::Callback => &BY_CALLBACK,
-        };
-        // SAFETY: the table lives for ever, or lies beside the node, which is never dropped.
+        let table = Node::table_with(interval.table, options).ok_or(InsertErrorKind::OutOfMemory)?;
+        // SAFETY: the table lives for ever, or is a box that goes with the node.
         let node = unsafe { Node::with_table(range, table) };
         // SAFETY: between begin and end of entering nobody else uses the node.
         unsafe { &mut *interval.node.get() }.write(node);
-        // SAFETY: as promised by the caller; the node is the first field.
-        unsafe { subscriptions.index.insert(&subscriptions.book, this.cast(), &[]) }?;
+        let node = Self::node_in(this);
+        // SAFETY: as promised by the caller; the node was written above.
+        let inserted = unsafe { subscriptions.index.insert(&subscriptions.book, node, &[]) };
+        if let Err(error) = inserted {
+            // SAFETY: it was written above, and nobody else knows it.
+            unsafe { interval.drop_node() };
+            return Err(error.into());
+        }
         // SAFETY: between begin and end of entering nobody else uses the space.
         unsafe { *interval.space.get() = Some(space.clone()) };
-        trace::inserted(subscriptions, this.cast());
+        trace::inserted(subscriptions, node);
         Ok(())
     }
 
@@ -243,14 +200,61 @@ impl Interval {
         let space = space.expect("an inserted interval holds its space");
         let subscriptions = space.watched();
         diagnostics::may_sleep(subscriptions, "remove", interval.node().label());
-        removal::withdraw(subscriptions, this.cast());
-        removal::wait_for_callers(subscriptions, this.cast());
+        removal::withdraw(subscriptions, Self::node_in(this));
+        removal::wait_for_callers(subscriptions, Self::node_in(this));
+        let mut in_own_call = false;
         if subscriptions.innermost().is_some() {
             interval.node().strike();
-            diagnostics::removed_in_own_call(subscriptions, interval.node());
+            in_own_call = diagnostics::removed_in_own_call(subscriptions, interval.node());
+        }
+        // The call that it may stand in looks at its table yet: better a leak.
+        if !in_own_call {
+            // SAFETY: it was in, and no start knows it any more.
+            unsafe { interval.drop_node() };
         }
         interval.membership.set_out();
         subscriptions.may_sleep();
+    }
+
+    /// Drops the node, and with it the room for its owner and label.
+    ///
+    /// # Safety
+    /// The node is initialised, and nobody uses it from now on.
+    unsafe fn drop_node(&self) {
+        // SAFETY: as promised by the caller.
+        let node = unsafe { &mut *self.node.get() };
+        // SAFETY: as promised by the caller.
+        unsafe { node.assume_init_drop() };
+    }
+
+    /// The interval around a node, which is that of one.
+    #[inline(always)]
+    pub(super) fn around(node: NonNull<Node>) -> NonNull<Interval> {
+        let interval = node.as_ptr().wrapping_byte_sub(offset_of!(Interval, node)).cast();
+        // SAFETY: an interval begins before its node in the same allocation, so its address is not null.
+        unsafe { NonNull::new_unchecked(interval) }
+    }
+
+    /// The node in an interval, through the same pointer.
+    #[inline]
+    fn node_in(this: NonNull<Interval>) -> NonNull<Node> {
+        let node = this.as_ptr().wrapping_byte_add(offset_of!(Interval, node)).cast();
+        // SAFETY: the node stands behind the interval's start in the same allocation, so its address is not null.
+        unsafe { NonNull::new_unchecked(node) }
+    }
+
+    /// Calls the direct callback.
+    ///
+    /// # Safety
+    /// The node is that of an interval with one, found by a start in phase calling.
+    #[inline(always)]
+    pub(crate) unsafe fn call_directly(node: NonNull<Node>, owner: u64, seq: Sequence) -> Answer {
+        let interval = Interval::around(node);
+        // SAFETY: it is readable until the start is through (I6).
+        let direct = unsafe { (*interval.as_ptr()).direct };
+        let owner = ptr::with_exposed_provenance_mut(owner as usize);
+        // SAFETY: the callback is the one that the interval was made with.
+        if unsafe { direct(interval, owner, seq.get()) } { Answer::Done } else { Answer::Refused }
     }
 
     /// The node; it is or was in a space.

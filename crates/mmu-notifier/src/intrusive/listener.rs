@@ -29,26 +29,70 @@ pub enum Question {
     Test(Address),
 }
 
-/// What a [`Listener`] calls; each may be missing.
+/// What the listeners of one user call, as [`list::Notifier`](crate::list::Notifier) has it.
 ///
 /// # Safety
-/// The library calls them with a listener that was registered with this table, from its registration on until
+/// The library calls them with a listener that was registered with a table of this type, from its registration on until
 /// its unregister has returned or its free runs; `free` is called once, and then the memory is the user's.
-#[derive(Clone, Copy, Debug, Default)]
 #[expect(missing_docs, reason = "the callbacks of list::Notifier, under their names")]
-pub struct ListenerCallbacks {
-    pub release: Option<unsafe fn(NonNull<Listener>)>,
-    pub invalidate_range_start: Option<StartCallback>,
-    pub invalidate_range_end: Option<unsafe fn(NonNull<Listener>, &Invalidation)>,
-    pub invalidate_range: Option<unsafe fn(NonNull<Listener>, Range)>,
-    pub young: Option<unsafe fn(NonNull<Listener>, Question) -> bool>,
-    pub change_pte: Option<unsafe fn(NonNull<Listener>, Address, Pte)>,
+#[expect(clippy::missing_safety_doc, reason = "the same for all, above")]
+pub trait ListenerOps: 'static {
+    unsafe fn release(listener: NonNull<Listener>) {
+        let _ = listener;
+    }
+
+    unsafe fn invalidate_range_start(
+        listener: NonNull<Listener>,
+        what: &Invalidation,
+    ) -> Result<(), WouldBlock> {
+        let _ = (listener, what);
+        Ok(())
+    }
+
+    unsafe fn invalidate_range_end(listener: NonNull<Listener>, what: &Invalidation) {
+        let _ = (listener, what);
+    }
+
+    unsafe fn invalidate_range(listener: NonNull<Listener>, range: Range) {
+        let _ = (listener, range);
+    }
+
+    unsafe fn young(listener: NonNull<Listener>, question: Question) -> bool {
+        let _ = (listener, question);
+        false
+    }
+
+    unsafe fn change_pte(listener: NonNull<Listener>, address: Address, pte: Pte) {
+        let _ = (listener, address, pte);
+    }
+
     /// The last put is done and no walk knows it: its memory is the user's. May not sleep.
-    pub free: Option<unsafe fn(NonNull<Listener>)>,
+    unsafe fn free(listener: NonNull<Listener>) {
+        let _ = listener;
+    }
 }
 
-/// [`ListenerCallbacks::invalidate_range_start`].
-pub type StartCallback = unsafe fn(NonNull<Listener>, &Invalidation) -> Result<(), WouldBlock>;
+/// The table that a [`Listener`] is made with: a walk calls the [ops](ListenerOps) of its type, and nothing between.
+#[derive(Debug)]
+pub struct ListenerCallbacks {
+    node: Callbacks,
+    free: unsafe fn(NonNull<Listener>),
+}
+
+impl ListenerCallbacks {
+    /// Makes the table of these ops.
+    pub const fn of<O: ListenerOps>() -> Self {
+        let node = Callbacks {
+            release: release::<O>,
+            start: start::<O>,
+            end: end::<O>,
+            invalidate_range: invalidate_range::<O>,
+            young: young::<O>,
+            change_pte: change_pte::<O>,
+        };
+        ListenerCallbacks { node, free: O::free }
+    }
+}
 
 /// A list subscription to be embedded in its user's structure.
 ///
@@ -69,83 +113,51 @@ unsafe impl Sync for Listener {}
 // SAFETY: nothing in it belongs to a thread.
 unsafe impl Send for Listener {}
 
-static CALLBACKS: Callbacks = Callbacks { release, start, end, invalidate_range, young, change_pte };
-
-/// The listener of a node, and its table.
-///
 /// # Safety
-/// The node is that of a [`Listener`] that a walk has come to, or that was registered by its owner.
-unsafe fn of(node: NonNull<Node>) -> (NonNull<Listener>, &'static ListenerCallbacks) {
-    let listener = node.cast::<Listener>();
-    // SAFETY: a walk's section keeps it readable; the node is its first field.
-    (listener, unsafe { (*listener.as_ptr()).callbacks })
+/// The node is that of a [`Listener`] with a table of these ops, which a walk has come to, or whose owner has it.
+unsafe fn release<O: ListenerOps>(node: NonNull<Node>) {
+    // SAFETY: as promised by the caller; the node is its first field.
+    unsafe { O::release(node.cast()) };
 }
 
 /// # Safety
-/// As for [`of`].
-unsafe fn release(node: NonNull<Node>) {
-    // SAFETY: as promised by the caller.
-    let (listener, callbacks) = unsafe { of(node) };
-    if let Some(callback) = callbacks.release {
-        // SAFETY: the table is that of the listener.
-        unsafe { callback(listener) };
-    }
+/// As for [`release`].
+unsafe fn start<O: ListenerOps>(node: NonNull<Node>, what: &Invalidation) -> Result<(), WouldBlock> {
+    // SAFETY: as promised by the caller; the node is its first field.
+    unsafe { O::invalidate_range_start(node.cast(), what) }
 }
 
 /// # Safety
-/// As for [`of`].
-unsafe fn start(node: NonNull<Node>, what: &Invalidation) -> Result<(), WouldBlock> {
-    // SAFETY: as promised by the caller.
-    let (listener, callbacks) = unsafe { of(node) };
-    // SAFETY: the table is that of the listener.
-    callbacks.invalidate_range_start.map_or(Ok(()), |callback| unsafe { callback(listener, what) })
+/// As for [`release`].
+unsafe fn end<O: ListenerOps>(node: NonNull<Node>, what: &Invalidation) {
+    // SAFETY: as promised by the caller; the node is its first field.
+    unsafe { O::invalidate_range_end(node.cast(), what) };
 }
 
 /// # Safety
-/// As for [`of`].
-unsafe fn end(node: NonNull<Node>, what: &Invalidation) {
-    // SAFETY: as promised by the caller.
-    let (listener, callbacks) = unsafe { of(node) };
-    if let Some(callback) = callbacks.invalidate_range_end {
-        // SAFETY: the table is that of the listener.
-        unsafe { callback(listener, what) };
-    }
+/// As for [`release`].
+unsafe fn invalidate_range<O: ListenerOps>(node: NonNull<Node>, range: Range) {
+    // SAFETY: as promised by the caller; the node is its first field.
+    unsafe { O::invalidate_range(node.cast(), range) };
 }
 
 /// # Safety
-/// As for [`of`].
-unsafe fn invalidate_range(node: NonNull<Node>, range: Range) {
-    // SAFETY: as promised by the caller.
-    let (listener, callbacks) = unsafe { of(node) };
-    if let Some(callback) = callbacks.invalidate_range {
-        // SAFETY: the table is that of the listener.
-        unsafe { callback(listener, range) };
-    }
-}
-
-/// # Safety
-/// As for [`of`].
-unsafe fn young(node: NonNull<Node>, question: Young) -> bool {
-    // SAFETY: as promised by the caller.
-    let (listener, callbacks) = unsafe { of(node) };
+/// As for [`release`].
+unsafe fn young<O: ListenerOps>(node: NonNull<Node>, question: Young) -> bool {
     let question = match question {
         Young::ClearFlush(range) => Question::ClearFlush(range),
         Young::Clear(range) => Question::Clear(range),
         Young::Test(address) => Question::Test(address),
     };
-    // SAFETY: the table is that of the listener.
-    callbacks.young.is_some_and(|callback| unsafe { callback(listener, question) })
+    // SAFETY: as promised by the caller; the node is its first field.
+    unsafe { O::young(node.cast(), question) }
 }
 
 /// # Safety
-/// As for [`of`].
-unsafe fn change_pte(node: NonNull<Node>, address: Address, pte: Pte) {
-    // SAFETY: as promised by the caller.
-    let (listener, callbacks) = unsafe { of(node) };
-    if let Some(callback) = callbacks.change_pte {
-        // SAFETY: the table is that of the listener.
-        unsafe { callback(listener, address, pte) };
-    }
+/// As for [`release`].
+unsafe fn change_pte<O: ListenerOps>(node: NonNull<Node>, address: Address, pte: Pte) {
+    // SAFETY: as promised by the caller; the node is its first field.
+    unsafe { O::change_pte(node.cast(), address, pte) };
 }
 
 /// What became of a reference that was put.
@@ -202,7 +214,7 @@ impl Listener {
             diagnostics::report(Rule::InsertedTwice, "register", None);
             return Err(RegisterErrorKind::Gone);
         }
-        let node = Node::new(&CALLBACKS, Some(listener.key()), None);
+        let node = Node::new(&listener.callbacks.node, Some(listener.key()), None);
         // SAFETY: between begin and end of entering nobody else uses the node.
         unsafe { &mut *listener.node.get() }.write(node);
         // SAFETY: between begin and end of entering nobody else uses the space; walks do not.
@@ -334,8 +346,9 @@ impl Listener {
 /// The hung node is that of a [`Listener`] that was put for the last time and that no walk knows any more.
 unsafe fn free(hung: NonNull<Hung>) {
     let node = leave::node_of(hung);
-    // SAFETY: as promised by the caller.
-    let (listener, callbacks) = unsafe { of(node) };
+    let listener = node.cast::<Listener>();
+    // SAFETY: as promised by the caller; the node is the first field of the listener.
+    let callback = unsafe { (*listener.as_ptr()).callbacks }.free;
     // SAFETY: the listener is alive until its callback.
     let space = unsafe { (*listener.as_ptr()).space.get() };
     // SAFETY: it began to leave with the last put, which left the rest to this call.
@@ -349,7 +362,7 @@ unsafe fn free(hung: NonNull<Hung>) {
     // SAFETY: the listener is alive until its callback.
     unsafe { (*listener.as_ptr()).membership.set_out() };
     // SAFETY: the table is that of the listener, and this is its one free.
-    let result = platform::catch(|| callbacks.free.map(|callback| unsafe { callback(listener) }));
+    let result = platform::catch(|| unsafe { callback(listener) });
     frees::end(&ticket, space.space());
     if let Err(payload) = result {
         platform::resume(payload);

@@ -42,7 +42,7 @@ impl Started {
     }
 
     /// Ends it (`__mmu_notifier_invalidate_range_end`). A second end of one start is diagnosed, and does nothing on
-    /// the interval side.
+    /// the interval side. `what` is asked only if there is somebody to be told.
     ///
     /// # Safety
     /// - `self` was returned by [`start`](Self::start) for this space, or is [`unheard`](Self::unheard).
@@ -51,11 +51,20 @@ impl Started {
     /// # Context
     /// As [`ActiveInvalidation::end`](crate::ActiveInvalidation::end).
     #[inline]
-    pub unsafe fn end(self, space: &AddressSpaceRef, what: Invalidation, end: End) {
+    pub unsafe fn end(&self, space: &AddressSpaceRef, what: impl FnOnce() -> Invalidation, end: End) {
+        if !start::end_shortly(space.space(), self.held) {
+            self.end_told(space, what, end);
+        }
+    }
+
+    /// The way of an end that somebody is told of, out of the way of the others.
+    #[inline(never)]
+    fn end_told(&self, space: &AddressSpaceRef, what: impl FnOnce() -> Invalidation, end: End) {
         let ending = match end {
             End::Whole => Ending::Whole,
             End::OnlyEnd => Ending::OnlyEnd,
         };
-        start::end_one(space.space(), &self.started, Part { invalidation: what, held: self.held }, ending);
+        let part = Part { invalidation: what(), held: self.held };
+        start::end_one(space.space(), &self.started, part, ending);
     }
 }

@@ -6,12 +6,15 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Mutex;
 
-use super::{End, Interval, IntervalCallbacks, Listener, ListenerCallbacks, Question, Released, Started};
+use super::{
+    End, Interval, IntervalCallbacks, IntervalOps, Listener, ListenerCallbacks, ListenerOps, Question,
+    Released, Started,
+};
 use crate::address::Range;
 use crate::diagnostics;
-use crate::interval::{Answer, InsertErrorKind, Options};
-use crate::invalidation::Invalidation;
-use crate::list::RegisterErrorKind;
+use crate::interval::{Answer, InsertErrorKind, Options, Sequence};
+use crate::invalidation::{Invalidation, Owner};
+use crate::list::{RegisterErrorKind, WouldBlock};
 use crate::map_lock::MapLockGuard;
 use crate::space::AddressSpace;
 use crate::synchronize;
@@ -24,15 +27,18 @@ struct Device {
     interval: Interval,
 }
 
-static DEVICE: IntervalCallbacks = IntervalCallbacks {
-    invalidate: |interval, _, _| {
+impl IntervalOps for Device {
+    unsafe fn invalidate(interval: NonNull<Interval>, _: &Invalidation, _: Sequence) -> Answer {
         device(interval).hits.fetch_add(1, Ordering::Relaxed);
         Answer::Begun
-    },
-    finish: |interval, _| {
+    }
+
+    unsafe fn finish(interval: NonNull<Interval>, _: &Invalidation) {
         device(interval).finished.fetch_add(1, Ordering::Relaxed);
-    },
-};
+    }
+}
+
+static DEVICE: IntervalCallbacks = IntervalCallbacks::of::<Device>();
 
 /// container_of.
 fn device<'d>(interval: NonNull<Interval>) -> &'d Device {
@@ -109,22 +115,35 @@ fn hear(what: &'static str) {
     HEARD.lock().unwrap().push(what);
 }
 
-static LISTENER: ListenerCallbacks = ListenerCallbacks {
-    release: Some(|_| hear("release")),
-    invalidate_range_start: Some(|_, _| {
+/// Notes what it hears, and is a box of its own.
+struct Hearing;
+
+impl ListenerOps for Hearing {
+    unsafe fn release(_: NonNull<Listener>) {
+        hear("release");
+    }
+
+    unsafe fn invalidate_range_start(_: NonNull<Listener>, _: &Invalidation) -> Result<(), WouldBlock> {
         hear("start");
         Ok(())
-    }),
-    invalidate_range_end: Some(|_, _| hear("end")),
-    invalidate_range: None,
-    young: Some(|_, question| matches!(question, Question::Test(_))),
-    change_pte: None,
-    free: Some(|listener| {
+    }
+
+    unsafe fn invalidate_range_end(_: NonNull<Listener>, _: &Invalidation) {
+        hear("end");
+    }
+
+    unsafe fn young(_: NonNull<Listener>, question: Question) -> bool {
+        matches!(question, Question::Test(_))
+    }
+
+    unsafe fn free(listener: NonNull<Listener>) {
         hear("free");
         // SAFETY: made by Box::leak below, and this is its one free.
         drop(unsafe { Box::from_raw(listener.as_ptr()) });
-    }),
-};
+    }
+}
+
+static LISTENER: ListenerCallbacks = ListenerCallbacks::of::<Hearing>();
 
 fn heard() -> Vec<&'static str> {
     core::mem::take(&mut HEARD.lock().unwrap())
@@ -170,16 +189,21 @@ fn a_listener_is_registered_found_put_and_freed() {
 }
 
 /// Sets its sequence for odd pages only.
-static SKIPPING: IntervalCallbacks = IntervalCallbacks {
-    invalidate: |interval, what, seq| {
+struct Skipping;
+
+impl IntervalOps for Skipping {
+    unsafe fn invalidate(interval: NonNull<Interval>, what: &Invalidation, seq: Sequence) -> Answer {
         if what.range().start().get() & 0x1000 != 0 {
             // SAFETY: it is inserted.
             unsafe { interval.as_ref() }.set_sequence(seq.get());
         }
         Answer::Done
-    },
-    finish: |_, _| {},
-};
+    }
+
+    unsafe fn finish(_: NonNull<Interval>, _: &Invalidation) {}
+}
+
+static SKIPPING: IntervalCallbacks = IntervalCallbacks::of::<Skipping>();
 
 #[test]
 fn c3_12_a_callback_that_does_not_set_its_sequence_has_skipped() {
@@ -198,14 +222,91 @@ fn c3_12_a_callback_that_does_not_set_its_sequence_has_skipped() {
     let started = Started::start(&space, even).unwrap();
     assert!(!reader.read_retry(token) && reader.read_begin() == Some(token), "not its business");
     // SAFETY: started above, in this space.
-    unsafe { started.end(&space, even, End::Whole) };
+    unsafe { started.end(&space, || even, End::Whole) };
     let started = Started::start(&space, odd).unwrap();
     assert!(reader.read_retry(token) && reader.try_read_begin().is_none());
     // SAFETY: as above.
-    unsafe { started.end(&space, odd, End::OnlyEnd) };
+    unsafe { started.end(&space, || odd, End::OnlyEnd) };
     assert_eq!(reader.sequence(), reader.read_begin());
     // SAFETY: it was inserted, and this is no callback.
     unsafe { Interval::remove(interval) };
+    // SAFETY: made by Box::leak, and removed.
+    drop(unsafe { Box::from_raw(interval.as_ptr()) });
+}
+
+#[test]
+fn an_interval_with_an_owner_and_a_label() {
+    let space = AddressSpace::new();
+    let (device, interval) = make();
+    let range = Range::from_len(0x1000u64, 0x1000).unwrap();
+    // SAFETY: the device is alive until the end of the test.
+    let seen = unsafe { device.as_ref() };
+    let owner = Owner::new(7).unwrap();
+    for _ in 0..2 {
+        let options = Options::new().owner(owner).label("device");
+        // SAFETY: the device stays where it is until it was removed.
+        unsafe { Interval::insert(interval, &space, range, options) }.unwrap();
+        let token = seen.interval.read_begin().unwrap();
+        space.invalidate(Invalidation::from(range).with_owner(owner), || {});
+        assert!(!seen.interval.read_retry(token), "an invalidation of its own");
+        space.invalidate(range, || {});
+        assert!(seen.interval.read_retry(token));
+        // SAFETY: it was inserted, and this is no callback.
+        unsafe { Interval::remove(interval) };
+    }
+    assert_eq!(seen.hits.load(Ordering::Relaxed), 2);
+    drop(space);
+    // SAFETY: made by make, and removed.
+    drop(unsafe { Box::from_raw(device.as_ptr()) });
+}
+
+/// Counts in its interval's word, and in steps of 100 what the table is called for.
+struct Counting;
+
+impl IntervalOps for Counting {
+    unsafe fn invalidate(interval: NonNull<Interval>, _: &Invalidation, _: Sequence) -> Answer {
+        // SAFETY: it is inserted.
+        unsafe { interval.as_ref() }.word.fetch_add(100, Ordering::Relaxed);
+        Answer::Done
+    }
+
+    unsafe fn finish(_: NonNull<Interval>, _: &Invalidation) {}
+}
+
+static COUNTING: IntervalCallbacks = IntervalCallbacks::of::<Counting>();
+
+/// Refuses the owner 9.
+unsafe extern "C" fn count(interval: NonNull<Interval>, owner: *mut core::ffi::c_void, seq: u64) -> bool {
+    // SAFETY: it is inserted.
+    let interval = unsafe { interval.as_ref() };
+    interval.word.fetch_add(1, Ordering::Relaxed);
+    interval.set_sequence(seq);
+    owner.addr() != 9
+}
+
+#[test]
+fn a_direct_callback_is_called_for_an_owner_and_without_options() {
+    let space = AddressSpace::new();
+    let interval = NonNull::from(Box::leak(Box::new(Interval::with_direct(&COUNTING, count))));
+    // SAFETY: it is alive until the end of the test.
+    let word = &unsafe { interval.as_ref() }.word;
+    let of = |owner| Invalidation::from(Range::ALL).with_owner(Owner::new(owner).unwrap());
+    for (options, hits) in [(Options::new(), 102), (Options::new().label("counting"), 300)] {
+        word.store(0, Ordering::Relaxed);
+        // SAFETY: it stays where it is until it was removed.
+        unsafe { Interval::insert(interval, &space, Range::ALL, options) }.unwrap();
+        space.invalidate(of(7), || {});
+        space.invalidate(Range::ALL, || {});
+        let refused = Started::start(&space, of(9).with_blockable(false));
+        assert_eq!(refused.is_err(), hits == 102, "the direct callback refuses");
+        if let Ok(started) = refused {
+            // SAFETY: started above, in this space.
+            unsafe { started.end(&space, || of(9), End::Whole) };
+        }
+        assert_eq!(word.load(Ordering::Relaxed), hits);
+        // SAFETY: it was inserted, and this is no callback.
+        unsafe { Interval::remove(interval) };
+    }
     // SAFETY: made by Box::leak, and removed.
     drop(unsafe { Box::from_raw(interval.as_ptr()) });
 }

@@ -71,6 +71,12 @@ pub(crate) fn end_left(space: &Space, held: Held, details: Details, left: Option
     }
 }
 
+/// Ends a start of one range that nobody has to be told of; false if there is more to it, and then nothing was done.
+#[inline(always)]
+pub(crate) fn end_shortly(space: &Space, held: Held) -> bool {
+    !trace::ENABLED && space.subscriptions().is_some_and(|subscriptions| end_alone(subscriptions, held))
+}
+
 /// Ends what began before anybody watched the space.
 #[inline(always)]
 pub(crate) fn end_unwatched(space: &Space, what: Invalidation) {

@@ -9,6 +9,7 @@ use crate::begun::Begun;
 use crate::diagnostics::{self, Rule};
 use crate::index::Batch;
 use crate::interval::{Answer, Node, Sequence, SequenceBy};
+use crate::intrusive::Interval;
 use crate::invalidation::Invalidation;
 use crate::platform::{self, Payload};
 use crate::subscriptions::Subscriptions;
@@ -169,17 +170,24 @@ pub(super) fn call(node: NonNull<Node>, part: &Part, limit: u64, count: impl FnO
     // SAFETY: found by this start, which is in phase calling (I6).
     let hit = unsafe { node.as_ref() };
     let callbacks = hit.callbacks_for(limit)?;
-    let owner = part.owner();
-    // CONTRACT C3.12: an invalidation of its own leaves its tokens fresh.
-    if owner != 0 && owner == hit.owner() {
-        return None;
+    let (owner, sequence) = (part.owner(), Sequence(part.identity()));
+    if owner != 0 {
+        if callbacks.sequence == SequenceBy::Direct {
+            count();
+            // SAFETY: the table says that there is a direct callback; this start found the node.
+            return Some(unsafe { Interval::call_directly(node, owner, sequence) });
+        }
+        // CONTRACT C3.12: an invalidation of its own leaves its tokens fresh.
+        if owner == callbacks.owner() {
+            return None;
+        }
     }
     if callbacks.sequence == SequenceBy::Start {
-        hit.hit(part.identity());
+        hit.hit(sequence.0);
     }
     count();
     // SAFETY: the table is that of the node, which this start found.
-    Some(unsafe { (callbacks.invalidate)(node, &part.invalidation, Sequence(part.identity())) })
+    Some(unsafe { (callbacks.invalidate)(node, &part.invalidation, sequence) })
 }
 
 /// Goes on behind an answer; false if it is a refusal.

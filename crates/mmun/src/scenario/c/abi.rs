@@ -100,12 +100,13 @@ impl mmu_notifier_ops {
 
 #[repr(C)]
 pub(super) struct mmu_notifier {
-    hlist: [*mut c_void; 2],
+    mark: u64,
     pub(super) ops: *const mmu_notifier_ops,
+    private: MaybeUninit<[u64; 29]>,
     pub(super) mm: M,
-    rcu: [*mut c_void; 2],
+    hlist: [*mut c_void; 2],
     users: u32,
-    private: MaybeUninit<[u64; 32]>,
+    spare: [u64; 2],
 }
 
 #[repr(C)]
@@ -126,23 +127,25 @@ pub(super) struct mmu_interval_notifier_ops {
 
 #[repr(C)]
 pub(super) struct mmu_interval_notifier {
+    mark: u64,
+    node: [u64; 3],
+    pub(super) invalidate_seq: AtomicU64,
+    quiet: u64,
     start: u64,
     last: u64,
+    private: MaybeUninit<[u64; 6]>,
     ops: *const mmu_interval_notifier_ops,
     mm: M,
-    deferred_item: [*mut c_void; 2],
-    pub(super) invalidate_seq: AtomicU64,
-    private: MaybeUninit<[u64; 32]>,
 }
 
 #[cfg(target_pointer_width = "64")]
 const _: () = {
     assert!(offset_of!(mmu_notifier_range, private) == 48 && size_of::<mmu_notifier_range>() == 48 + 9 * 8);
-    assert!(offset_of!(mmu_notifier, users) == 48 && offset_of!(mmu_notifier, private) == 56);
-    assert!(size_of::<mmu_notifier>() == 56 + 32 * 8 && align_of::<mmu_notifier>() == 8);
-    assert!(offset_of!(mmu_interval_notifier, invalidate_seq) == 48);
-    assert!(offset_of!(mmu_interval_notifier, private) == 56);
-    assert!(size_of::<mmu_interval_notifier>() == 56 + 32 * 8 && align_of::<mmu_interval_notifier>() == 8);
+    assert!(offset_of!(mmu_notifier, ops) == 8 && offset_of!(mmu_notifier, mm) == 248);
+    assert!(size_of::<mmu_notifier>() == 296 && align_of::<mmu_notifier>() == 8);
+    assert!(offset_of!(mmu_interval_notifier, invalidate_seq) == 32);
+    assert!(offset_of!(mmu_interval_notifier, mm) == 120);
+    assert!(size_of::<mmu_interval_notifier>() == 128 && align_of::<mmu_interval_notifier>() == 8);
     assert!(size_of::<mmu_notifier_ops>() == 80 && offset_of!(mmu_notifier_ops, invalidate_range) == 56);
     assert!(size_of::<mmu_interval_notifier_ops>() == 24 && size_of::<mmu_interval_notifier_finish>() == 16);
 };
