@@ -167,7 +167,7 @@ fn run_one(space: &Space, Left { part, started }: &mut Left, node: NonNull<Node>
     let link = frame.link(context);
     let mut answer = None;
     let (said, this) = (&mut answer, &*part);
-    let result = platform::catch(move || *said = pass::call(node, this, limit, || ()));
+    let result = platform::catch(move || *said = pass::call(node, this, (this.owner(), limit), || ()));
     if result.is_ok() && answer == Some(Answer::Done) && subscriptions.list.count() == 0 {
         return calls.activate_found(part, claim, 1, (&frame, link), started);
     }

@@ -134,10 +134,20 @@ impl<'p> Pass<'p> {
 
     #[inline(always)]
     fn call_batch(&mut self, part: &Part) -> bool {
+        // Two loops: most invalidations have no owner, so that there is nothing to compare for each that is hit.
+        match part.owner() {
+            0 => self.call_each(part, 0),
+            owner => self.call_each(part, owner),
+        }
+    }
+
+    #[inline(always)]
+    fn call_each(&mut self, part: &Part, owner: u64) -> bool {
+        let limit = self.limit;
         for &node in self.batch.as_slice() {
             // SAFETY: what a search finds is not null.
             let node = unsafe { NonNull::new_unchecked(node.cast_mut()) };
-            match call(node, part, self.limit, || self.called += 1) {
+            match call(node, part, (owner, limit), || self.called += 1) {
                 None | Some(Answer::Done) => {}
                 Some(answer) if accept(answer, node, part, &mut self.begun, &mut self.failure) => {}
                 Some(_) => return false,
@@ -166,11 +176,16 @@ impl<'p> Pass<'p> {
 
 /// Calls a node that a start of this limit hits, behind `count`; none if it is not to be called.
 #[inline(always)]
-pub(super) fn call(node: NonNull<Node>, part: &Part, limit: u64, count: impl FnOnce()) -> Option<Answer> {
+pub(super) fn call(
+    node: NonNull<Node>,
+    part: &Part,
+    (owner, limit): (u64, u64),
+    count: impl FnOnce(),
+) -> Option<Answer> {
     // SAFETY: found by this start, which is in phase calling (I6).
     let hit = unsafe { node.as_ref() };
     let callbacks = hit.callbacks_for(limit)?;
-    let (owner, sequence) = (part.owner(), Sequence(part.identity()));
+    let sequence = Sequence(part.identity());
     if owner != 0 {
         if callbacks.sequence == SequenceBy::Direct {
             count();
