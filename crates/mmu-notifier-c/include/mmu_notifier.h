@@ -125,7 +125,10 @@ struct mmu_notifier {
 	struct hlist_node hlist;
 	unsigned int users;
 	unsigned int mmun_padding;
-	unsigned long mmun_spare[2];
+	union {
+		struct rcu_head rcu;
+		unsigned long mmun_spare[2];
+	};
 };
 
 /* What waits for a second pass: the driver's memory, from invalidate_start to invalidate_finish. */
@@ -158,7 +161,10 @@ struct mmu_interval_notifier {
 		unsigned long start;
 		unsigned long last;
 	} interval_tree;
-	unsigned long mmun_private[6];
+	union {
+		unsigned long mmun_private[6];
+		struct hlist_node deferred_item;
+	};
 	const struct mmu_interval_notifier_ops *ops;
 	struct mm_struct *mm;
 };

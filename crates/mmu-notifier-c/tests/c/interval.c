@@ -34,6 +34,7 @@ static void c3_12_tokens_hits_and_skips(void)
 
 	memset(d, 0xa5, sizeof(*d));
 	d->hits = d->skip = d->refuse = 0;
+	INIT_HLIST_NODE(&d->mni.deferred_item);
 	CHECK(!mm_has_notifiers(mm));
 	CHECK(mmu_interval_notifier_insert(&d->mni, mm, 0x1000, 0x2000, &ops) == 0);
 	CHECK(mm_has_notifiers(mm) && d->mni.mm == mm);

@@ -104,6 +104,7 @@ static void c4_1_register_and_every_callback(void)
 
 	memset(&l, 0, sizeof(l));
 	INIT_HLIST_NODE(&l.mn.hlist);
+	l.mn.rcu.func = NULL;
 	l.mn.ops = &ops;
 	CHECK(mmun_set_lock_all(mm, take_all, drop_all, &held) == 0);
 	interrupted = 1;
