@@ -3,7 +3,8 @@
 //! A B+-tree by (start, order of insertion). One writer at a time changes it, under a spinlock that neither a
 //! search nor a callback ever takes; searches are wait-free. [`page`] holds the pages and the search,
 //! [`compare`] how all entries of a page are compared at once, [`order`] which entry of a leaf comes before which,
-//! [`write`](self) what inserts and removes do, [`reclaim`] when the memory of a page may be used again.
+//! [`write`](self) what inserts and removes do, [`rebuild`] what becomes of full pages, [`reclaim`] when the memory of
+//! a page may be used again.
 //!
 //! # Protocol
 //! - *Insert*: raise the maxima from the root down, write the entry, set its live bit (release), then raise
@@ -24,6 +25,7 @@
 mod compare;
 mod order;
 mod page;
+mod rebuild;
 mod reclaim;
 mod write;
 

@@ -29,6 +29,12 @@ fn up_to(keys: &Words, bound: u64) -> u32 {
     bits(|at| load(keys, at) <= bound)
 }
 
+/// How many keys are at most `bound`.
+#[inline]
+fn count_all_up_to(keys: &Words, bound: u64) -> usize {
+    up_to(keys, bound).count_ones() as usize
+}
+
 /// Of keys that ascend, how many are at most `bound`.
 #[inline]
 fn count_up_to(keys: &Words, bound: u64) -> usize {

@@ -18,10 +18,10 @@ impl Compare {
         super::overlapping(keys, maxima, first, last)
     }
 
-    /// The entries whose key is at most `bound`, as bits.
+    /// How many keys are at most `bound`.
     #[inline]
-    pub(in crate::index) fn up_to(self, keys: &Words, bound: u64) -> u32 {
-        super::up_to(keys, bound)
+    pub(in crate::index) fn count_all_up_to(self, keys: &Words, bound: u64) -> usize {
+        super::count_all_up_to(keys, bound)
     }
 
     /// Of keys that ascend, how many are at most `bound`.

@@ -10,7 +10,7 @@
 use core::arch::asm;
 use core::mem::offset_of;
 
-use super::{Words, count_up_to, overlapping, up_to};
+use super::{Words, count_all_up_to, count_up_to, overlapping};
 use crate::index::page::Page;
 
 /// How entries are compared on this machine.
@@ -51,16 +51,15 @@ impl Compare {
         }
     }
 
-    /// The entries whose key is at most `bound`, as bits.
+    /// How many keys are at most `bound`.
     #[inline]
-    pub(in crate::index) fn up_to(self, keys: &Words, bound: u64) -> u32 {
+    pub(in crate::index) fn count_all_up_to(self, keys: &Words, bound: u64) -> usize {
         match self {
-            Compare::Scalar => up_to(keys, bound),
-            // No key is below 0.
+            Compare::Scalar => count_all_up_to(keys, bound),
             // SAFETY: by the invariant.
-            Compare::Avx2 => !unsafe { avx2::outside(keys, keys, 0, bound) },
+            Compare::Avx2 => unsafe { avx2::count_up_to(keys, bound) },
             // SAFETY: by the invariant.
-            Compare::Avx512 => unsafe { avx512::up_to(keys, bound) },
+            Compare::Avx512 => unsafe { avx512::up_to(keys, bound) }.count_ones() as usize,
         }
     }
 
@@ -334,10 +333,10 @@ mod tests {
             let Page([keys, maxima]) = &page;
             let (first, last) = (random(), random());
             let overlapping = Compare::Scalar.overlapping(keys, maxima, first, last);
-            let up_to = Compare::Scalar.up_to(keys, last);
+            let count = Compare::Scalar.count_all_up_to(keys, last);
             for kind in kinds() {
                 assert_eq!(kind.overlapping(keys, maxima, first, last), overlapping, "{kind:?}");
-                assert_eq!(kind.up_to(keys, last), up_to, "{kind:?}");
+                assert_eq!(kind.count_all_up_to(keys, last), count, "{kind:?}");
             }
             let mut ascending = core::array::from_fn::<u64, FAN, _>(|_| random());
             ascending.sort_unstable();
