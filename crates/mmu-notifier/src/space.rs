@@ -129,6 +129,7 @@ impl Space {
         self.users.load(Ordering::Relaxed) != 0
     }
 
+    #[inline]
     fn hold(&self) {
         let before = self.holders.fetch_add(1, Ordering::Relaxed);
         assert!(before < MOST, "an address space is held without end");

@@ -79,6 +79,12 @@ impl Subscriptions {
         self.hooks.finish_ready();
     }
 
+    /// Says whether an insert needs nothing made, and has nothing to finish, before it begins.
+    #[inline]
+    pub(crate) fn is_ready_for_intervals(&self) -> bool {
+        self.index.is_open() && self.book.is_full() && !self.has_left()
+    }
+
     /// Says whether anything was.
     #[inline]
     pub(crate) fn has_left(&self) -> bool {

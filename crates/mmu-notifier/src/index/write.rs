@@ -8,7 +8,7 @@ use super::page::{FAN, Page};
 use super::rebuild::pages_needed;
 use super::reclaim::Pages;
 use super::{Book, Index, Node, Refused};
-use crate::sync::{AtomicPtr, Ordering, SpinGuard, full_fence};
+use crate::sync::{AtomicPtr, Ordering, SpinGuard};
 
 impl Index {
     /// Allocates what [`open`](Self::open) needs.
@@ -108,10 +108,9 @@ impl Index {
         // ORDERING: release; whoever reads this order (acquire) finds the entry.
         self.order.store(order, Ordering::Release);
         self.writer.count.store(self.writer.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        drop(lock);
         // ORDERING: entry, F; whatever this thread reads afterwards, a start that comes behind that finds the entry
         // (P7), though nothing was written that the start could have read.
-        full_fence();
+        lock.open_fenced();
     }
 
     /// Takes a node out of the index. A search that began before may still find it.
