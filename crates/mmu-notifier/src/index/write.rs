@@ -113,7 +113,8 @@ impl Index {
         lock.open_fenced();
     }
 
-    /// Takes a node out of the index. A search that began before may still find it.
+    /// Takes a node out of the index, and withdraws it; behind it stands a full fence. A search that began before may
+    /// still find it.
     ///
     /// # Safety
     /// `node` was inserted in this index and not removed since.
@@ -124,14 +125,17 @@ impl Index {
     pub(crate) unsafe fn remove(&self, node: NonNull<Node>) {
         // SAFETY: the caller keeps the node readable.
         let node = unsafe { node.as_ref() };
-        let _lock = self.writer.lock.lock();
+        let lock = self.writer.lock.lock();
         let (leaf, slot) = node.place().take();
         // SAFETY: the place of an inserted node names its leaf.
         let leaf = unsafe { &*leaf };
         let live = leaf.live.load(Ordering::Relaxed) & !(1 << slot);
         leaf.live.store(live, Ordering::Release);
+        node.withdraw();
         self.lower(leaf, node.bounds().1);
         self.writer.count.store(self.writer.count.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        // ORDERING: withdrawn, F, scan; against publication, F, search of a start.
+        lock.open_fenced();
     }
 
     fn add_pages(&self, count: usize) -> Result<(), Refused> {

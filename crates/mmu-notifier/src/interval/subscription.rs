@@ -14,7 +14,7 @@ use core::ptr::NonNull;
 
 use super::node::Node;
 use super::record::{First, Root, first_of, free_all};
-use super::removal::{wait_for_callers, withdraw};
+use super::removal::{withdraw, withdraw_and_wait};
 use super::{InsertError, InsertErrorKind, Notifier, Options};
 use crate::address::Range;
 use crate::diagnostics;
@@ -137,9 +137,7 @@ impl<N: Notifier> Subscription<N> {
     fn leave(&mut self) {
         let subscriptions = self.subscriptions();
         diagnostics::may_sleep(subscriptions, "remove", self.node().label());
-        withdraw(subscriptions, self.node);
-        wait_for_callers(subscriptions, self.node);
-        if subscriptions.innermost().is_some() {
+        if withdraw_and_wait(subscriptions, self.node) {
             // CONTRACT C3.7: within a callback the own thread's calls are not waited for. Other threads' second
             // passes are over; those of the own one are taken back.
             self.node().strike();

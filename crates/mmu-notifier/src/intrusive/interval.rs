@@ -243,9 +243,7 @@ impl Interval {
         let space = space.expect("an inserted interval holds its space");
         let subscriptions = space.watched();
         diagnostics::may_sleep(subscriptions, "remove", interval.node().label());
-        removal::withdraw(subscriptions, this.cast());
-        removal::wait_for_callers(subscriptions, this.cast());
-        if subscriptions.innermost().is_some() {
+        if removal::withdraw_and_wait(subscriptions, this.cast()) {
             interval.node().strike();
             diagnostics::removed_in_own_call(subscriptions, interval.node());
         }
