@@ -60,6 +60,7 @@ const CALLBACKS: Callbacks = Callbacks {
     options: Options::new(),
     sequence: SequenceBy::Start,
     moved: false,
+    space: None,
 };
 
 /// The tables of all that have neither owner nor label.

@@ -20,6 +20,7 @@ use crate::sync::Ordering;
 /// is mmdrop.
 ///
 /// All calls stand here; an [`AddressSpace`] dereferences to it.
+#[repr(transparent)]
 pub struct AddressSpaceRef {
     pub(super) space: NonNull<Space>,
 }
@@ -59,6 +60,26 @@ impl AddressSpaceRef {
         let holders = &unsafe { space.as_ref() }.holders;
         holders.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         Some(AddressSpaceRef { space })
+    }
+
+    /// Takes over a holder.
+    ///
+    /// # Safety
+    /// - It is the caller's, who lets go of it.
+    /// - `space` was got from [`as_raw`](Self::as_raw).
+    pub(crate) unsafe fn from_raw(space: NonNull<Space>) -> Self {
+        AddressSpaceRef { space }
+    }
+
+    /// The space as that of a holder which is somebody else's.
+    ///
+    /// # Safety
+    /// - The space has a holder as long as the result is used.
+    /// - `space` was got from [`as_raw`](Self::as_raw).
+    #[inline]
+    pub(crate) unsafe fn borrow_raw(space: &NonNull<Space>) -> &Self {
+        // SAFETY: it is transparent, and the caller keeps the space.
+        unsafe { &*core::ptr::from_ref(space).cast() }
     }
 
     pub(crate) fn as_raw(&self) -> NonNull<Space> {
