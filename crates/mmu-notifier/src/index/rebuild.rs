@@ -71,24 +71,22 @@ impl Index {
     fn split_child(&self, inner: &Page, slot: usize, left: Child<'_>, right: Child<'_>) {
         let live = inner.live.load(Ordering::Relaxed);
         let level = inner.level.get();
+        // SAFETY: a child that is there is a linked page.
+        let child = |at| Child { key: inner.key(at), page: unsafe { &*inner.child(at) }, max: inner.max(at) };
+        let before = Bits(live & below(slot)).map(child);
+        let behind = Bits(live & !below(slot) & !(1 << slot)).map(child);
+        let mut children = before.chain([Child { key: inner.key(slot), ..left }, right]).chain(behind);
         let mut first = Filling::new(self.writer.pages.take(level));
-        let mut second = (live == below(FAN)).then(|| Filling::new(self.writer.pages.take(level)));
-        let mut add = |child| match &mut second {
-            Some(second) if first.count > FAN / 2 => second.add(child),
-            // The first child left takes over the range of dead ones before it.
-            _ if first.count == 0 => first.add(Child { key: inner.key(0), ..child }),
-            _ => first.add(child),
-        };
-        for at in Bits(live) {
-            if at == slot {
-                add(Child { key: inner.key(at), ..left });
-                add(right);
-            } else {
-                // SAFETY: the child is there, so it is a linked page.
-                add(Child { key: inner.key(at), page: unsafe { &*inner.child(at) }, max: inner.max(at) });
-            }
-        }
-        self.replace(inner, first.fill(), second.map(Filling::fill));
+        let cut = if live == below(FAN) { FAN / 2 + 1 } else { FAN };
+        children.by_ref().take(cut).for_each(|child| first.add(child));
+        // The first child left takes over the range of dead ones before it.
+        first.page.key[0].store(inner.key(0), Ordering::Relaxed);
+        let second = (live == below(FAN)).then(|| {
+            let mut second = Filling::new(self.writer.pages.take(level));
+            children.for_each(|child| second.add(child));
+            second.fill()
+        });
+        self.replace(inner, first.fill(), second);
     }
 }
 
