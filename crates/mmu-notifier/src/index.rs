@@ -10,7 +10,8 @@
 //! - *Insert*: raise the maxima from the root down, write the entry, set its live bit (release), then raise
 //!   the order counter (release). From then on the subscription is inserted: a start that reads the counter
 //!   finds it. Equal starts go behind those that are there.
-//! - *Remove*: clear the live bit (release), withdraw the node, then lower the maxima from the leaf up.
+//! - *Remove*: clear the live bit (release), withdraw the node, then lower the maxima from the leaf up, where a search
+//!   may look at them.
 //! - *Search*: pin, F, limit = order counter (acquire), then down from the root. It may find entries above the
 //!   limit (the caller leaves them out), and in a page that was replaced meanwhile entries that are removed
 //!   already (their callbacks are no-ops by then); it misses nothing up to the limit that is not removed.

@@ -121,16 +121,20 @@ struct Filling<'p> {
     page: &'p Page,
     count: usize,
     max: u64,
+    last: Option<&'p Page>,
 }
 
 impl<'p> Filling<'p> {
     fn new(page: &'p Page) -> Self {
-        Filling { page, count: 0, max: 0 }
+        Filling { page, count: 0, max: 0, last: None }
     }
 
     /// Adds a child behind the others.
     #[inline]
-    fn add(&mut self, child: Child<'_>) {
+    fn add(&mut self, child: Child<'p>) {
+        if let Some(before) = self.last.replace(child.page) {
+            before.ceiling.set(child.key);
+        }
         self.page.key[self.count].store(child.key, Ordering::Relaxed);
         self.page.max[self.count].store(child.max, Ordering::Relaxed);
         hang(self.page, self.count, child.page);
@@ -141,7 +145,11 @@ impl<'p> Filling<'p> {
 
     /// Says that they are there.
     fn fill(self) -> Child<'p> {
-        let Filling { page, count, max } = self;
+        let Filling { page, count, max, last } = self;
+        if let Some(last) = last {
+            // What stands behind it is told by a page above.
+            last.ceiling.set(0);
+        }
         let overhang = (0..count).fold(0, |bits, slot| bits | reaches_next(page, slot, page.max(slot)));
         page.overhang.store(overhang, Ordering::Relaxed);
         page.used.store(count as u32, Ordering::Relaxed);

@@ -105,6 +105,7 @@ impl Pages {
         page.used.store(0, Ordering::Relaxed);
         page.parent.set(ptr::null());
         page.top.set(0);
+        page.ceiling.set(0);
         // Behind the last key stands the top of the space.
         page.key.iter().for_each(|key| key.store(u64::MAX, Ordering::Relaxed));
         if level > 0 {

@@ -197,10 +197,12 @@ impl Index {
         set_max(inner, page, last);
     }
 
-    /// Lowers the maxima above `page`, from which something with `last` was taken, and unlinks it if empty.
+    /// Lowers the maxima above `page`, from which something with `last` was taken, and unlinks it if empty. Maxima that
+    /// reach no separator may stay too high: they set no overhang bit.
     #[inline]
     fn lower(&self, page: &Page, last: u64) {
-        if page.live.load(Ordering::Relaxed) == 0 || page.top.get() == last {
+        let counts = page.top.get() == last && last >= page.ceiling.get();
+        if counts || page.live.load(Ordering::Relaxed) == 0 {
             self.lower_in(page, last);
         }
     }
@@ -277,9 +279,15 @@ pub(super) fn hang(inner: &Page, slot: usize, child: &Page) {
 fn set_max(inner: &Page, child: &Page, max: u64) {
     let slot = child.slot.get() as usize;
     child.top.set(max);
+    child.ceiling.set(ceiling(inner, slot));
     inner.max[slot].store(max, Ordering::Relaxed);
     let others = inner.overhang.load(Ordering::Relaxed) & !(1 << slot);
     inner.overhang.store(others | reaches_next(inner, slot, max), Ordering::Relaxed);
+}
+
+/// The separator behind a slot. Behind the last one it is one of a page above, and not looked for.
+fn ceiling(inner: &Page, slot: usize) -> u64 {
+    if slot + 1 < inner.used() { inner.key(slot + 1) } else { 0 }
 }
 
 /// The bit of a slot if a maximum reaches the separator behind it.
