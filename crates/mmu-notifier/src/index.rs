@@ -3,13 +3,15 @@
 //! A B+-tree by (start, order of insertion). One writer at a time changes it, under a spinlock that neither a
 //! search nor a callback ever takes; searches are wait-free. [`page`] holds the pages and the search,
 //! [`compare`] how all entries of a page are compared at once, [`order`] which entry of a leaf comes before which,
-//! [`write`](self) what inserts and removes do, [`reclaim`] when the memory of a page may be used again.
+//! [`write`](self) what inserts and removes do, [`rebuild`] what becomes of full pages, [`reclaim`] when the memory of
+//! a page may be used again.
 //!
 //! # Protocol
 //! - *Insert*: raise the maxima from the root down, write the entry, set its live bit (release), then raise
 //!   the order counter (release). From then on the subscription is inserted: a start that reads the counter
 //!   finds it. Equal starts go behind those that are there.
-//! - *Remove*: clear the live bit (release), then lower the maxima from the leaf up.
+//! - *Remove*: clear the live bit (release), withdraw the node, then lower the maxima from the leaf up, where a search
+//!   may look at them.
 //! - *Search*: pin, F, limit = order counter (acquire), then down from the root. It may find entries above the
 //!   limit (the caller leaves them out), and in a page that was replaced meanwhile entries that are removed
 //!   already (their callbacks are no-ops by then); it misses nothing up to the limit that is not removed.
@@ -24,6 +26,7 @@
 mod compare;
 mod order;
 mod page;
+mod rebuild;
 mod reclaim;
 mod write;
 

@@ -45,6 +45,7 @@ mod record;
 pub(crate) mod removal;
 mod replace;
 mod subscription;
+mod table;
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
@@ -57,6 +58,7 @@ pub(crate) use node::{Callbacks, Node, SequenceBy};
 pub use read::{ReadBegin, ReadToken};
 pub use replace::{NotReplaced, ReplaceError, ReplaceErrorKind};
 pub use subscription::Subscription;
+pub(crate) use table::Tables;
 
 use crate::invalidation::{Invalidation, Owner};
 use crate::space::LockAllError;

@@ -73,6 +73,32 @@ impl Scan {
         Scan { at: Cell::new(at.map_or(ptr::null(), ptr::from_ref)), crowd_left: Cell::new(true), wanted }
     }
 
+    /// Waits for everything that blocks. Where nothing does, the position is never in memory.
+    ///
+    /// # Context
+    /// As [`new`](Self::new) and [`wait`](Self::wait).
+    #[inline(always)]
+    pub(crate) fn wait_for_all(subscriptions: &Subscriptions, wanted: Wanted) {
+        let book = &subscriptions.book;
+        let scan = |at| Scan { at: Cell::new(at), crowd_left: Cell::new(true), wanted };
+        let mut at = book.first();
+        // SAFETY: the position is a hazard of the book, which the caller keeps alive.
+        while let Some(hazard) = unsafe { at.as_ref() } {
+            if scan(at).blocks(book, hazard).is_some() {
+                return scan(at).wait_long(subscriptions);
+            }
+            at = hazard.next();
+        }
+        if scan(at).holds_crowd(book, 0) {
+            scan(at).wait_long(subscriptions);
+        }
+    }
+
+    #[cold]
+    fn wait_long(self, subscriptions: &Subscriptions) {
+        self.wait(subscriptions, None);
+    }
+
     /// Goes on to the next that blocks; none: there is nothing to wait for any more.
     #[inline(always)]
     pub(crate) fn advance(&self, book: &Book) -> Option<Block> {

@@ -11,7 +11,7 @@ mod user;
 
 use alloc::boxed::Box;
 use core::fmt;
-use core::mem::ManuallyDrop;
+use core::mem::{ManuallyDrop, offset_of};
 use core::num::NonZeroI32;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
@@ -73,19 +73,26 @@ pub trait PrimaryMmu: Send + Sync + 'static {
     fn unlock_all(&self);
 }
 
-/// The space itself; it lives as long as somebody holds it.
+/// The space itself; it lives as long as somebody holds it. Every start reads where its subscriptions are, inserts and
+/// removes count holders: the two stand a cache line apart.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Space {
-    users: AtomicU64,
-    holders: AtomicU64,
     subscriptions: AtomicPtr<Subscriptions>,
+    users: AtomicU64,
     pub(crate) map_lock: MapLock,
     label: Option<&'static str>,
     primary: Option<Primary>,
     leaves_work: bool,
     pub(crate) registered: Registered,
     id: u64,
+    holders: AtomicU64,
 }
+
+const _: () = assert!(
+    cfg!(not(target_pointer_width = "64"))
+        || offset_of!(Space, holders) - offset_of!(Space, subscriptions) >= 64
+);
 
 /// What subscribers need: published already, or made and not published yet.
 enum Prepared<'s> {
@@ -129,6 +136,7 @@ impl Space {
         self.users.load(Ordering::Relaxed) != 0
     }
 
+    #[inline]
     fn hold(&self) {
         let before = self.holders.fetch_add(1, Ordering::Relaxed);
         assert!(before < MOST, "an address space is held without end");

@@ -7,6 +7,7 @@ use crate::frame::{self, Kind};
 use crate::hazard::{Book, Claim};
 use crate::hung::{Hooks, Post};
 use crate::index::Index;
+use crate::interval::Tables;
 use crate::list::List;
 use crate::platform::{self, Bell, Payload};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -18,6 +19,7 @@ pub(crate) struct Subscriptions {
     pub(crate) book: Book,
     pub(crate) hooks: Hooks,
     pub(crate) list: List,
+    pub(crate) tables: Tables,
     /// Rung when a free that put began has run, or was left to a call that may sleep.
     pub(crate) freed: Bell,
     pub(crate) waits: AtomicU64,
@@ -44,6 +46,7 @@ impl Subscriptions {
             book: Book::new(id),
             hooks: Hooks::new(leaves_work),
             list: List::new(),
+            tables: Tables::new(),
             freed: Bell::new(),
             waits: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
@@ -77,6 +80,12 @@ impl Subscriptions {
     /// Finishes what was left to calls that may sleep, of which this is one.
     pub(crate) fn may_sleep(&self) {
         self.hooks.finish_ready();
+    }
+
+    /// Says whether an insert needs nothing made, and has nothing to finish, before it begins.
+    #[inline]
+    pub(crate) fn is_ready_for_intervals(&self) -> bool {
+        self.index.is_open() && self.book.is_full() && !self.has_left()
     }
 
     /// Says whether anything was.

@@ -92,15 +92,26 @@ impl SpinLock {
     }
 
     /// Takes the lock.
+    #[inline]
     pub(crate) fn lock(&self) -> SpinGuard<'_> {
-        let mut turns = 0;
-        // ORDERING: acquire pairs with the release of the holder before.
-        while self.held.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            while self.held.load(Ordering::Relaxed) != 0 {
-                crate::platform::relax(&mut turns);
-            }
+        if !self.try_take() {
+            self.wait();
         }
         SpinGuard { lock: self }
+    }
+
+    #[inline]
+    fn try_take(&self) -> bool {
+        // ORDERING: acquire pairs with the release of the holder before.
+        self.held.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    #[cold]
+    fn wait(&self) {
+        let mut turns = 0;
+        while self.held.load(Ordering::Relaxed) != 0 || !self.try_take() {
+            crate::platform::relax(&mut turns);
+        }
     }
 
     /// Takes the lock without a guard, for a fork that holds many.
@@ -118,6 +129,20 @@ impl SpinLock {
 #[derive(Debug)]
 pub(crate) struct SpinGuard<'l> {
     lock: &'l SpinLock,
+}
+
+impl SpinGuard<'_> {
+    /// Opens the lock and passes a full fence.
+    #[inline(always)]
+    pub(crate) fn open_fenced(self) {
+        if cfg!(all(target_arch = "x86_64", not(any(loom, shuttle, mmu_notifier_tsan)))) {
+            // ORDERING: as in `publish`: a locked exchange is the release, for the next holder, and the fence.
+            core::mem::ManuallyDrop::new(self).lock.held.swap(0, Ordering::SeqCst);
+        } else {
+            drop(self);
+            full_fence();
+        }
+    }
 }
 
 impl Drop for SpinGuard<'_> {

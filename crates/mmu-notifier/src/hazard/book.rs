@@ -55,6 +55,12 @@ impl Book {
         self.id
     }
 
+    /// Says whether [`refill`](Self::refill) has nothing to do.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.spare.load(Ordering::Relaxed) >= RESERVE as u32
+    }
+
     /// Fills the reserve, with room for `more` than usual. False if there is no memory.
     ///
     /// # Context

@@ -41,14 +41,19 @@ impl Order {
     }
 
     /// Adds the next slot at `position`. By the writer.
+    #[inline]
     pub(super) fn add(&self, version: &AtomicU32, position: usize) {
         let slot = version.load(Ordering::Relaxed);
         let words = self.0[slot as usize % 2].each_ref().map(|word| word.load(Ordering::Relaxed));
-        let words = with_byte(words, position, slot as u8);
+        let list = &self.0[(slot as usize + 1) % 2];
         // ORDERING: the version before, then the list that it does not name; pairs with the fence in `load`.
         release_fence();
-        let list = &self.0[(slot as usize + 1) % 2];
-        list.iter().zip(words).for_each(|(to, word)| to.store(word, Ordering::Relaxed));
+        for (to, word) in list.iter().zip(with_gap(words, position)) {
+            to.store(word, Ordering::Relaxed);
+        }
+        let (word, shift) = (&list[position / 8], 8 * (position % 8));
+        let others = word.load(Ordering::Relaxed) & !(0xff << shift);
+        word.store(others | u64::from(slot) << shift, Ordering::Relaxed);
         // ORDERING: release, for the acquire in `load`: the list is there.
         version.store(slot + 1, Ordering::Release);
     }
@@ -80,19 +85,26 @@ impl Order {
     }
 }
 
-/// Moves the bytes from `position` on by one, and puts `byte` there: in registers, since a load waits long for what was
-/// stored in pieces, and without a branch, since positions cannot be foreseen.
+/// Bytes that are all ones below a position, and 0 from it on, if they are read as many bytes before the middle.
+static BELOW: [u8; 16 * WORDS] = {
+    let mut bytes = [0; 16 * WORDS];
+    let mut at = 0;
+    while at < 8 * WORDS {
+        bytes[at] = 0xff;
+        at += 1;
+    }
+    bytes
+};
+
+/// Moves the bytes from `position` on by one; which byte is there then is open. In registers, since a load waits long
+/// for what was stored in pieces, and without a branch, since positions cannot be foreseen.
 #[inline]
-fn with_byte(words: [u64; WORDS], position: usize, byte: u8) -> [u64; WORDS] {
-    let mut byte = u64::from(byte);
+fn with_gap(words: [u64; WORDS], position: usize) -> [u64; WORDS] {
+    let below = &BELOW[8 * WORDS - position..][..8 * WORDS];
     core::array::from_fn(|at| {
-        let (word, stay) = (words[at], 8 * position.saturating_sub(8 * at).min(8) as u32);
-        let behind = word.checked_shr(stay).unwrap_or(0).checked_shl(stay).unwrap_or(0);
-        let put = byte.checked_shl(stay).unwrap_or(0);
-        if stay < 64 {
-            byte = word >> 56;
-        }
-        (word ^ behind) | put | behind << 8
+        let below = u64::from_le_bytes(core::array::from_fn(|byte| below[8 * at + byte]));
+        let before = if at == 0 { 0 } else { words[at - 1] >> 56 };
+        words[at] & below | (words[at] << 8 | before) & !below
     })
 }
 

@@ -3,12 +3,14 @@
 //! Leaves and inner pages have one form: up to 32 entries of (key, maximum, item), and a bitmap of those that
 //! are there. In a leaf an entry is a subscription: first byte, last byte, node. Its entries stand in the order
 //! in which they came and never move; a slot is used once in a page's life; [`order`](super::order) tells which
-//! comes before which. In an inner page an entry is a child: its separator (no start below the child is smaller), the highest last byte below it, and the page.
-//! Separators ascend and never change; behind the last they are `u64::MAX`. The item of a child that is not there is
+//! comes before which. In an inner page an entry is a child: its separator (no start below the child is smaller), its maximum
+//! (no last byte below it is higher), and the page.
+//! Separators ascend and never change. Keys of slots that are not used are `u64::MAX`. The item of a child that is not there is
 //! null: a search that has only one way to go takes it by the child's number, and waits for no bits.
 //!
 //! Bit *i* of `overhang` says that something below child *i* reaches the next separator: only then can the
-//! child matter to a query that begins behind that separator. Without long intervals no maximum is ever read.
+//! child matter to a query that begins behind that separator. Without long intervals no search reads a maximum, and
+//! removes leave it as it is.
 
 #![expect(unsafe_code, reason = "pages are reached through raw pointers that a pin protects")]
 
@@ -31,7 +33,8 @@ pub(crate) const BATCH: usize = if cfg!(any(loom, shuttle)) { 1 } else { 128 };
 ///
 /// # Invariants
 /// `level` and, in an inner page, `key` do not change while the page can be found. In an inner page the item of a slot
-/// without a live bit is null, or a child that is just being linked or unlinked. Cells belong to the writer.
+/// without a live bit is null, or a child that is just being linked or unlinked. Cells belong to the writer; `top` of a
+/// linked page is what its parent has as its maximum.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Page {
@@ -45,6 +48,10 @@ pub(crate) struct Page {
     pub(super) used: AtomicU32,
     pub(super) parent: Cell<*const Page>,
     pub(super) slot: Cell<u32>,
+    /// Its maximum again, so that most changes of a leaf need not look at its parent; of the root the top of the space.
+    pub(super) top: Cell<u64>,
+    /// No separator behind it is lower; 0 if that is not known. What does not reach it, nobody asks the maxima for.
+    pub(super) ceiling: Cell<u64>,
     pub(super) stamp: Cell<u64>,
     /// The next in the list of retired or of free pages.
     pub(super) next: Cell<*const Page>,
@@ -65,6 +72,8 @@ impl Page {
             used: AtomicU32::new(0),
             parent: Cell::new(ptr::null()),
             slot: Cell::new(0),
+            top: Cell::new(0),
+            ceiling: Cell::new(0),
             stamp: Cell::new(0),
             next: Cell::new(ptr::null()),
             order: Order::new(),

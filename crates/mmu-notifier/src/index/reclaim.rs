@@ -104,9 +104,12 @@ impl Pages {
         page.level.set(level);
         page.used.store(0, Ordering::Relaxed);
         page.parent.set(ptr::null());
+        page.top.set(0);
+        page.ceiling.set(0);
+        // Behind the last key stands the top of the space.
+        page.key.iter().for_each(|key| key.store(u64::MAX, Ordering::Relaxed));
         if level > 0 {
-            // Behind the last separator of an inner page stands the top, and a child that is not there is null.
-            page.key.iter().for_each(|key| key.store(u64::MAX, Ordering::Relaxed));
+            // A child that is not there is null.
             page.item.iter().for_each(|item| item.store(ptr::null_mut(), Ordering::Relaxed));
         }
         page

@@ -18,6 +18,7 @@ static CALLBACKS: Callbacks = Callbacks {
     options: Options::new(),
     sequence: SequenceBy::Start,
     moved: false,
+    space: None,
 };
 
 struct Random(u64);
@@ -48,7 +49,8 @@ impl Fixture {
     }
 
     fn insert(&mut self, range: Range) {
-        let node = Node::with_options(range, &CALLBACKS, Options::new()).unwrap();
+        // SAFETY: the table lives for ever.
+        let node = unsafe { Node::with_table(range, &CALLBACKS) };
         let node = NonNull::from(Box::leak(Box::new(node)));
         // SAFETY: the node stays until it was removed; nobody searches beside it.
         unsafe { self.index.insert(&self.book, node, &[]) }.unwrap();

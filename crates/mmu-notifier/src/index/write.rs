@@ -5,13 +5,11 @@
 use core::ptr::{self, NonNull};
 
 use super::compare::{Kind, of_kind};
-use super::page::{Bits, FAN, Page, below};
+use super::page::{FAN, Page};
+use super::rebuild::pages_needed;
 use super::reclaim::Pages;
 use super::{Book, Index, Node, Refused};
-use crate::sync::{AtomicPtr, Ordering, SpinGuard, full_fence};
-
-/// A full leaf with at most so many that are alive becomes one leaf, else two.
-const ONE_LEAF: usize = FAN * 3 / 4;
+use crate::sync::{AtomicPtr, Ordering, SpinGuard};
 
 impl Index {
     /// Allocates what [`open`](Self::open) needs.
@@ -45,33 +43,52 @@ impl Index {
     ) -> Result<(), Refused> {
         // SAFETY: the caller keeps the node readable.
         let bounds = unsafe { node.as_ref() }.bounds();
+        let lock = self.writer.lock.lock();
+        if self.writer.closed.get() {
+            return Err(Refused::Closed);
+        }
+        let (page, _) = self.descend(bounds.0);
+        if page.is_leaf() && page.used() < FAN {
+            self.insert_locked(lock, page, bounds, node, replaced);
+            return Ok(());
+        }
+        self.insert_slowly(lock, book, bounds, node, replaced)
+    }
+
+    /// Inserts where that takes new pages.
+    #[inline(never)]
+    fn insert_slowly<'i>(
+        &'i self,
+        mut lock: SpinGuard<'i>,
+        book: &Book,
+        bounds: (u64, u64),
+        node: NonNull<Node>,
+        replaced: &[NonNull<Node>],
+    ) -> Result<(), Refused> {
         loop {
-            let lock = self.writer.lock.lock();
             if self.writer.closed.get() {
                 return Err(Refused::Closed);
             }
-            let (page, _) = self.descend(bounds.0);
-            if page.is_leaf() && page.used() < FAN {
-                self.insert_locked(lock, page, bounds, node, replaced);
-                return Ok(());
-            }
-            let needed = self.pages_needed(bounds.0);
+            let (page, slot) = self.descend(bounds.0);
+            let needed = pages_needed(page);
             if self.writer.pages.free_count() < needed {
                 self.writer.pages.reclaim(book);
             }
             let missing = needed.saturating_sub(self.writer.pages.free_count());
             if missing == 0 {
-                let leaf = self.leaf_for(bounds.0);
+                let leaf = self.leaf_for(page, slot, bounds.0);
                 self.insert_locked(lock, leaf, bounds, node, replaced);
                 return Ok(());
             }
             let count = self.writer.pages.worth_allocating(missing);
             drop(lock);
             self.add_pages(count)?;
+            lock = self.writer.lock.lock();
         }
     }
 
     /// Inserts into a leaf with a free slot, and opens the lock.
+    #[inline(always)]
     fn insert_locked(
         &self,
         lock: SpinGuard<'_>,
@@ -92,53 +109,34 @@ impl Index {
         // ORDERING: release; whoever reads this order (acquire) finds the entry.
         self.order.store(order, Ordering::Release);
         self.writer.count.store(self.writer.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        drop(lock);
         // ORDERING: entry, F; whatever this thread reads afterwards, a start that comes behind that finds the entry
         // (P7), though nothing was written that the start could have read.
-        full_fence();
+        lock.open_fenced();
     }
 
-    /// Takes a node out of the index. A search that began before may still find it.
+    /// Takes a node out of the index, and withdraws it; behind it stands a full fence. A search that began before may
+    /// still find it.
     ///
     /// # Safety
     /// `node` was inserted in this index and not removed since.
     ///
     /// # Context
     /// Allocates nothing and does not sleep.
+    #[inline]
     pub(crate) unsafe fn remove(&self, node: NonNull<Node>) {
         // SAFETY: the caller keeps the node readable.
         let node = unsafe { node.as_ref() };
-        let _lock = self.writer.lock.lock();
+        let lock = self.writer.lock.lock();
         let (leaf, slot) = node.place().take();
         // SAFETY: the place of an inserted node names its leaf.
         let leaf = unsafe { &*leaf };
         let live = leaf.live.load(Ordering::Relaxed) & !(1 << slot);
         leaf.live.store(live, Ordering::Release);
+        node.withdraw();
         self.lower(leaf, node.bounds().1);
         self.writer.count.store(self.writer.count.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
-    }
-
-    /// How many pages an insert at `start` may use up.
-    fn pages_needed(&self, start: u64) -> usize {
-        let (page, _) = self.descend(start);
-        if !page.is_leaf() {
-            return 1;
-        }
-        if page.used() < FAN {
-            return 0;
-        }
-        // Two leaves; for each page above them a copy, or two halves and a new root.
-        let mut needed = 2;
-        let mut above = page.parent.get();
-        // SAFETY: parents of linked pages are linked pages.
-        while let Some(inner) = unsafe { above.as_ref() } {
-            if (inner.live.load(Ordering::Relaxed).count_ones() as usize) < FAN {
-                return needed + 1;
-            }
-            needed += 2;
-            above = inner.parent.get();
-        }
-        needed + 1
+        // ORDERING: withdrawn, F, scan; against publication, F, search of a start.
+        lock.open_fenced();
     }
 
     fn add_pages(&self, count: usize) -> Result<(), Refused> {
@@ -149,207 +147,129 @@ impl Index {
     }
 
     /// Goes down to the leaf for `start`, or to the inner page in which the child for it is missing.
+    #[inline(always)]
     fn descend(&self, start: u64) -> (&Page, usize) {
         // SAFETY: the index is open, and linked pages live under the writer lock.
         let mut page = unsafe { &*self.root.load(Ordering::Relaxed) };
-        loop {
-            if page.is_leaf() {
-                return (page, 0);
+        while !page.is_leaf() {
+            let slot = page.child_for(self.compare, start);
+            // SAFETY: null, or a linked page.
+            let child = match unsafe { page.child(slot).as_ref() } {
+                Some(child) => child,
+                None => match missing_child(page, slot) {
+                    Ok(child) => child,
+                    Err(slot) => return (page, slot),
+                },
+            };
+            if page.level.get() == 1 {
+                // Its lines are fetched side by side.
+                of_kind!(self.compare, kind => kind.prefetch_page(ptr::from_ref(child).cast()));
             }
-            // Behind the last separator stands the top of the space, which is a start as well.
-            let slot = page.child_for(self.compare, start).min(page.used() - 1);
-            if page.live.load(Ordering::Relaxed) & (1 << slot) == 0 {
-                return (page, slot);
-            }
-            // SAFETY: the child is there, so it is a linked page.
-            page = unsafe { &*page.child(slot) };
+            page = child;
         }
+        (page, 0)
     }
 
-    /// The leaf for `start`, with a free slot.
-    fn leaf_for(&self, start: u64) -> &Page {
-        let (page, slot) = self.descend(start);
+    /// The leaf for `start`, with a free slot, where [`descend`](Self::descend) came to this page and slot.
+    fn leaf_for<'p>(&'p self, page: &'p Page, slot: usize, start: u64) -> &'p Page {
         if !page.is_leaf() {
             let leaf = self.writer.pages.take(0);
-            link(page, slot, leaf);
+            link(page, slot, leaf, 0);
             page.live.store(page.live.load(Ordering::Relaxed) | 1 << slot, Ordering::Release);
             return leaf;
         }
-        if page.used() < FAN {
-            return page;
-        }
-        self.rebuild(page);
-        self.descend(start).0
+        if page.used() < FAN { page } else { self.rebuild(page, start) }
     }
 
     /// Raises the maxima above `page` to at least `last`, from the root down. No maximum is above one that is nearer to
     /// the root, so where one is high enough the rest is.
     #[inline]
     fn raise(&self, page: &Page, last: u64) {
-        // SAFETY: parents of linked pages are linked pages.
-        if let Some(inner) = unsafe { page.parent.get().as_ref() } {
-            let slot = page.slot.get() as usize;
-            if inner.max(slot) < last {
-                self.raise_in(inner, slot, last);
-            }
+        if page.top.get() < last {
+            self.raise_in(page, last);
         }
     }
 
     #[inline(never)]
-    fn raise_in(&self, inner: &Page, slot: usize, last: u64) {
-        self.raise(inner, last);
-        set_max(inner, slot, last);
-    }
-
-    /// Lowers the maxima above `page`, from which something with `last` was taken, and unlinks it if empty.
-    fn lower(&self, page: &Page, last: u64) {
+    fn raise_in(&self, page: &Page, last: u64) {
         // SAFETY: parents of linked pages are linked pages.
         let Some(inner) = (unsafe { page.parent.get().as_ref() }) else { return };
-        let slot = page.slot.get() as usize;
+        self.raise(inner, last);
+        set_max(inner, page, last);
+    }
+
+    /// Lowers the maxima above `page`, from which something with `last` was taken, and unlinks it if empty. Maxima that
+    /// reach no separator may stay too high: they set no overhang bit.
+    #[inline]
+    fn lower(&self, page: &Page, last: u64) {
+        let counts = page.top.get() == last && last >= page.ceiling.get();
+        if counts || page.live.load(Ordering::Relaxed) == 0 {
+            self.lower_in(page, last);
+        }
+    }
+
+    #[inline(never)]
+    fn lower_in(&self, page: &Page, last: u64) {
+        // SAFETY: parents of linked pages are linked pages.
+        let Some(inner) = (unsafe { page.parent.get().as_ref() }) else { return };
         if page.live.load(Ordering::Relaxed) == 0 {
+            let slot = page.slot.get() as usize;
             inner.live.store(inner.live.load(Ordering::Relaxed) & !(1 << slot), Ordering::Release);
             inner.item[slot].store(ptr::null_mut(), Ordering::Release);
-            set_max(inner, slot, 0);
+            set_max(inner, page, 0);
             self.writer.pages.retire(page, &self.epoch);
-        } else if inner.max(slot) == last {
+        } else {
             let highest = page.highest();
             if highest == last {
                 return;
             }
-            set_max(inner, slot, highest);
-        } else {
-            return;
+            set_max(inner, page, highest);
         }
         self.lower(inner, last);
     }
 
-    /// Replaces a full leaf by one or two without its dead entries.
-    fn rebuild(&self, leaf: &Page) {
-        let live = leaf.live().0;
-        let alive = live.count_ones() as usize;
-        let cut = if alive <= ONE_LEAF { alive } else { alive / 2 };
-        let left = self.writer.pages.take(0);
-        let right = (cut < alive).then(|| self.writer.pages.take(0));
-        for (at, slot) in leaf.order.load(&leaf.used).among(live).enumerate() {
-            match right {
-                Some(right) if at >= cut => copy_entry(leaf, slot, right, at - cut),
-                _ => copy_entry(leaf, slot, left, at),
-            }
-        }
-        fill(left, cut);
-        let right = right.map(|right| {
-            fill(right, alive - cut);
-            (right.key(0), right)
-        });
-        self.replace(leaf, left, right);
-    }
-
-    /// Puts `left`, and `right` with its separator, in the place of `old`, and retires `old`.
-    fn replace(&self, old: &Page, left: &Page, right: Option<(u64, &Page)>) {
-        // SAFETY: parents of linked pages are linked pages.
-        match (unsafe { old.parent.get().as_ref() }, right) {
-            (None, None) => self.set_root(left),
-            (None, Some((key, right))) => {
-                let root = self.writer.pages.take(left.level.get() + 1);
-                add_child(root, 0, left, left.highest());
-                add_child(root, key, right, right.highest());
-                self.set_root(root);
-            }
-            (Some(inner), None) => {
-                let slot = old.slot.get() as usize;
-                link(inner, slot, left);
-                set_max(inner, slot, left.highest());
-            }
-            (Some(inner), Some(right)) => self.split_child(inner, old.slot.get() as usize, left, right),
-        }
-        self.writer.pages.retire(old, &self.epoch);
-    }
-
-    /// Copies an inner page with two children in place of the one in `slot`; into two pages if need be.
-    fn split_child(&self, inner: &Page, slot: usize, left: &Page, right: (u64, &Page)) {
-        let alive = inner.live.load(Ordering::Relaxed).count_ones() as usize;
-        let level = inner.level.get();
-        let first = self.writer.pages.take(level);
-        let second = (alive == FAN).then(|| self.writer.pages.take(level));
-        let mut key_of_second = 0;
-        let mut add = |key: u64, child: &Page, max: u64| {
-            let into_first = second.is_none() || first.used() <= FAN / 2;
-            match second.filter(|_| !into_first) {
-                Some(second) => {
-                    if second.used() == 0 {
-                        key_of_second = key;
-                    }
-                    add_child(second, key, child, max);
-                }
-                // The first child left takes over the range of dead ones before it.
-                None if first.used() == 0 => add_child(first, inner.key(0), child, max),
-                None => add_child(first, key, child, max),
-            }
-        };
-        for at in Bits(inner.live.load(Ordering::Relaxed)) {
-            if at == slot {
-                add(inner.key(at), left, left.highest());
-                add(right.0, right.1, right.1.highest());
-            } else {
-                // SAFETY: the child is there, so it is a linked page.
-                add(inner.key(at), unsafe { &*inner.child(at) }, inner.max(at));
-            }
-        }
-        self.replace(inner, first, second.map(|second| (key_of_second, second)));
-    }
-
     /// Writes an entry into the next slot of a leaf and sets its live bit.
+    #[inline(always)]
     fn append(&self, leaf: &Page, (first, last): (u64, u64), node: *const Node) {
         let slot = leaf.used();
         // Behind those that start there or before, alive or dead.
-        let before = of_kind!(self.compare, kind => kind.up_to(&leaf.key, first)) & below(slot);
+        // Behind those that start there or before, alive or dead; what is not there counts as the top of the space.
+        let position = of_kind!(self.compare, kind => kind.count_all_up_to(&leaf.key, first)).min(slot);
         leaf.key[slot].store(first, Ordering::Relaxed);
         leaf.max[slot].store(last, Ordering::Relaxed);
         leaf.item[slot].store(node.cast_mut().cast(), Ordering::Relaxed);
-        leaf.order.add(&leaf.used, before.count_ones() as usize);
+        leaf.order.add(&leaf.used, position);
         // SAFETY: nodes in a leaf are inserted, so they are readable; the caller is the writer.
         unsafe { &*node }.place().set(leaf, slot);
         // ORDERING: release, for the acquire in `live`: who sees the bit sees the entry, and its slot in the order.
         leaf.live.store(leaf.live.load(Ordering::Relaxed) | 1 << slot, Ordering::Release);
     }
 
-    fn set_root(&self, page: &Page) {
+    pub(super) fn set_root(&self, page: &Page) {
         page.parent.set(ptr::null());
+        // INVARIANT: nobody raises it, and who lowers it finds no parent.
+        page.top.set(u64::MAX);
         self.root.store(ptr::from_ref(page).cast_mut(), Ordering::Release);
     }
 }
 
-/// Copies a live entry into a leaf that nobody can find yet; [`fill`] makes it one of that.
-fn copy_entry(from: &Page, slot: usize, to: &Page, at: usize) {
-    to.key[at].store(from.key(slot), Ordering::Relaxed);
-    to.max[at].store(from.max(slot), Ordering::Relaxed);
-    let node = from.node(slot);
-    to.item[at].store(node.cast_mut().cast(), Ordering::Relaxed);
-    // SAFETY: nodes in a leaf are inserted, so they are readable; the caller is the writer.
-    unsafe { &*node }.place().set(to, at);
+/// Where the child for a start was not found in this slot of an inner page: the child after all, or the slot in which
+/// it is missing.
+#[cold]
+fn missing_child(inner: &Page, slot: usize) -> Result<&Page, usize> {
+    // Behind the last separator stands the top of the space, which is a start as well.
+    let slot = slot.min(inner.used() - 1);
+    // SAFETY: null, or a linked page.
+    unsafe { inner.child(slot).as_ref() }.ok_or(slot)
 }
 
-/// Says that the first `count` entries of a leaf that nobody can find yet are there, in the order of their slots.
-fn fill(leaf: &Page, count: usize) {
-    leaf.order.fill(&leaf.used, count);
-    leaf.live.store(below(count), Ordering::Release);
+/// Makes `child` that of a slot of an inner page, with its maximum.
+pub(super) fn link(inner: &Page, slot: usize, child: &Page, max: u64) {
+    hang(inner, slot, child);
+    set_max(inner, child, max);
 }
 
-/// Adds a child behind the others of an inner page that nobody can find yet.
-fn add_child(inner: &Page, key: u64, child: &Page, max: u64) {
-    let slot = inner.used();
-    inner.used.store(slot as u32 + 1, Ordering::Relaxed);
-    inner.key[slot].store(key, Ordering::Relaxed);
-    link(inner, slot, child);
-    inner.live.store(inner.live.load(Ordering::Relaxed) | 1 << slot, Ordering::Release);
-    set_max(inner, slot, max);
-    if let Some(before) = slot.checked_sub(1) {
-        // Now there is a separator behind it that it may reach.
-        set_max(inner, before, inner.max(before));
-    }
-}
-
-fn link(inner: &Page, slot: usize, child: &Page) {
+pub(super) fn hang(inner: &Page, slot: usize, child: &Page) {
     child.parent.set(inner);
     child.slot.set(slot as u32);
     let item: &AtomicPtr<()> = &inner.item[slot];
@@ -357,11 +277,24 @@ fn link(inner: &Page, slot: usize, child: &Page) {
     item.store(ptr::from_ref(child).cast_mut().cast(), Ordering::Release);
 }
 
-/// Stores the maximum of a child and whether it reaches the next separator.
-fn set_max(inner: &Page, slot: usize, max: u64) {
+/// Stores the maximum of a child, there too, and whether it reaches the next separator.
+fn set_max(inner: &Page, child: &Page, max: u64) {
+    let slot = child.slot.get() as usize;
+    child.top.set(max);
+    child.ceiling.set(ceiling(inner, slot));
     inner.max[slot].store(max, Ordering::Relaxed);
-    let next = if slot + 1 < FAN { inner.key(slot + 1) } else { u64::MAX };
-    let reaches = u32::from(max >= next) << slot;
     let others = inner.overhang.load(Ordering::Relaxed) & !(1 << slot);
-    inner.overhang.store(others | reaches, Ordering::Relaxed);
+    inner.overhang.store(others | reaches_next(inner, slot, max), Ordering::Relaxed);
+}
+
+/// The separator behind a slot. Behind the last one it is one of a page above, and not looked for.
+fn ceiling(inner: &Page, slot: usize) -> u64 {
+    if slot + 1 < inner.used() { inner.key(slot + 1) } else { 0 }
+}
+
+/// The bit of a slot if a maximum reaches the separator behind it.
+#[inline]
+pub(super) fn reaches_next(inner: &Page, slot: usize, max: u64) -> u32 {
+    let next = if slot + 1 < FAN { inner.key(slot + 1) } else { u64::MAX };
+    u32::from(max >= next) << slot
 }

@@ -30,6 +30,7 @@ use core::cell::Cell;
 use core::mem::offset_of;
 use core::ptr::{self, NonNull};
 
+use super::table::SpaceOf;
 use super::{Answer, Options};
 use crate::address::Range;
 use crate::hung::Link;
@@ -50,7 +51,8 @@ impl Sequence {
 
 /// What a node calls, and what else is the same for its whole life.
 ///
-/// A record with neither owner nor label uses the table of its type. One that has them has a table of its own.
+/// A record with neither owner nor label uses the table of its type, or of its type in its space. One that has them has
+/// a table of its own.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(8))]
 pub(crate) struct Callbacks {
@@ -69,6 +71,8 @@ pub(crate) struct Callbacks {
     pub(crate) sequence: SequenceBy,
     /// The record is one that leads to another.
     pub(crate) moved: bool,
+    /// That of the records, if it stands here.
+    pub(crate) space: Option<SpaceOf>,
 }
 
 impl Callbacks {
@@ -140,15 +144,9 @@ impl Node {
     /// Where the first and the last address stand, one behind the other.
     pub(crate) const BOUNDS_AT: usize = offset_of!(Node, first);
 
-    /// Makes one with a table of its own if there are options; none if there is no memory for that.
-    pub(crate) fn with_options(range: Range, table: &'static Callbacks, options: Options) -> Option<Self> {
-        // SAFETY: the table lives for ever, or is a box that goes with the node.
-        Node::table_with(table, options).map(|table| unsafe { Node::with_table(range, table) })
-    }
-
     /// The table of a node with these options: this one, or a box for a node of its own; none if there is no memory.
     #[inline]
-    pub(crate) fn table_with(table: &'static Callbacks, options: Options) -> Option<*const Callbacks> {
+    pub(crate) fn table_with(table: &Callbacks, options: Options) -> Option<*const Callbacks> {
         if options.are_none() { Some(table) } else { Node::own_table(table, options) }
     }
 
@@ -226,6 +224,12 @@ impl Node {
     #[inline]
     pub(super) fn is_moved(&self) -> bool {
         self.table().moved
+    }
+
+    /// The space of its record, if that stands in its table.
+    #[inline]
+    pub(super) fn space(&self) -> Option<&SpaceOf> {
+        self.table().space.as_ref()
     }
 
     pub(crate) fn options(&self) -> Options {

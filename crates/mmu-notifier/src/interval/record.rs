@@ -1,34 +1,32 @@
 //! The records of an owned subscription: each a node and what it leads to, in one allocation.
 //!
 //! The first record holds the notifier. A resize makes a second one, which leads to the first; a third takes the
-//! place of the second. Which kind a node's record is follows from its table.
+//! place of the second. Which kind a node's record is follows from its table, and its space too: see
+//! [`table`](super::table).
 
 use alloc::boxed::Box;
 use core::marker::PhantomData;
+use core::mem;
 use core::ptr::NonNull;
 
 use super::node::{Callbacks, Node, Sequence, SequenceBy};
+use super::table::SpaceOf;
 use super::{Answer, Notifier, Options};
 use crate::address::Range;
 use crate::diagnostics;
 use crate::invalidation::Invalidation;
 use crate::memory::{try_box, try_box_made};
 use crate::space::AddressSpaceRef;
+use crate::subscriptions::Subscriptions;
 
-/// What all nodes of a subscription lead to. Dropped: the notifier, then the space.
-pub(super) struct Root<N> {
-    pub(super) notifier: N,
-    pub(super) space: AddressSpaceRef,
-}
-
-/// The first node, and the root.
+/// The first node, and the notifier. It is a holder of the space, which stands in the table of the node.
 ///
 /// # Invariants
 /// `node` is the first field: its address is that of the record.
 #[repr(C)]
 pub(super) struct First<N> {
     node: Node,
-    pub(super) root: Root<N>,
+    pub(super) notifier: N,
 }
 
 /// The node of a resize.
@@ -60,20 +58,21 @@ impl<N: Notifier> First<N> {
     #[inline]
     pub(super) fn make(
         space: &AddressSpaceRef,
+        subscriptions: &Subscriptions,
         range: Range,
         options: Options,
         notifier: N,
     ) -> Result<NonNull<Self>, N> {
-        let Some(table) = Node::table_with(Table::<N, Self>::CALLBACKS, options) else {
+        let table = subscriptions.tables.get(Table::<N, Self>::CALLBACKS, space);
+        let Some(table) = table.and_then(|table| Node::table_with(table, options)) else {
             return Err(notifier);
         };
-        // SAFETY: the table lives for ever, or is a box that goes with the node.
+        // SAFETY: the table lives as long as the space, which the record holds, or is a box that goes with the node.
         let node = || unsafe { Node::with_table(range, table) };
-        let make = |notifier| {
-            let root = Root { notifier, space: space.clone() };
-            First { node: node(), root }
-        };
+        let make = |notifier| First { node: node(), notifier };
         let first = try_box_made(notifier, make).inspect_err(|_| drop(node()))?;
+        // Given back with the record.
+        mem::forget(space.clone());
         Ok(NonNull::from(Box::leak(first)))
     }
 }
@@ -81,12 +80,36 @@ impl<N: Notifier> First<N> {
 /// Makes a further node of a subscription, with the options of the one that it replaces; none if there is no memory.
 pub(super) fn make_moved<N: Notifier>(
     first: NonNull<First<N>>,
+    subscriptions: &Subscriptions,
     range: Range,
     old: &Node,
 ) -> Option<NonNull<Node>> {
-    let node = Node::with_options(range, Table::<N, Moved<N>>::CALLBACKS, old.options())?;
+    // SAFETY: the subscription, whose node it is, is a holder.
+    let space = unsafe { space_of(old).held() };
+    let table = subscriptions.tables.get(Table::<N, Moved<N>>::CALLBACKS, space)?;
+    let table = Node::table_with(table, old.options())?;
+    // SAFETY: the table lives as long as the space, which the first record holds, or is a box that goes with the node.
+    let node = unsafe { Node::with_table(range, table) };
     let moved = try_box(Moved { node, first }).ok()?;
     Some(NonNull::from(Box::leak(moved)).cast())
+}
+
+/// The space of the record of a node.
+#[inline]
+pub(super) fn space_of(node: &Node) -> &SpaceOf {
+    node.space().expect("the tables of owned subscriptions name their space")
+}
+
+/// Takes a record apart, and gives the notifier.
+///
+/// # Safety
+/// It was made by [`First::make`] and not inserted since.
+pub(super) unsafe fn take_apart<N>(first: NonNull<First<N>>) -> N {
+    // SAFETY: made by `First::make`; as promised by the caller.
+    let First { node, notifier } = *unsafe { Box::from_raw(first.as_ptr()) };
+    // SAFETY: the record is gone.
+    drop(unsafe { space_of(&node).take() });
+    notifier
 }
 
 /// The first record of the subscription that a node belongs to.
@@ -122,6 +145,11 @@ pub(super) unsafe fn free_moved<N>(node: NonNull<Node>) {
 pub(super) unsafe fn free_all<N>(node: NonNull<Node>) {
     // SAFETY: as promised by the caller.
     let first = unsafe { first_of::<N>(node) };
+    // SAFETY: as promised by the caller.
+    let space = *space_of(unsafe { node.as_ref() });
+    // Let go of last, also if the drop of the notifier panics.
+    // SAFETY: the records go, which are a holder together.
+    let _holder = unsafe { space.take() };
     if node.cast() != first {
         // SAFETY: a node of its own, made by a resize; as promised by the caller.
         unsafe { free_moved::<N>(node) };
@@ -168,6 +196,7 @@ impl<N: Notifier, R: Record<N>> Table<N, R> {
         options: Options::new(),
         sequence: SequenceBy::Start,
         moved: R::MOVED,
+        space: None,
     };
 }
 
@@ -181,8 +210,8 @@ unsafe fn invalidate<N: Notifier, R: Record<N>>(
     // SAFETY: the node is readable until the start is through (I6).
     let first = unsafe { R::first(node) };
     // SAFETY: the first record goes with the last node that leads to it.
-    let root = unsafe { &(*first.as_ptr()).root };
-    diagnostics::call::<N, _>(|| root.notifier.invalidate(what, seq))
+    let notifier = unsafe { &(*first.as_ptr()).notifier };
+    diagnostics::call::<N, _>(|| notifier.invalidate(what, seq))
 }
 
 /// # Safety
@@ -191,6 +220,6 @@ unsafe fn finish<N: Notifier, R: Record<N>>(node: NonNull<Node>, what: &Invalida
     // SAFETY: the node is readable until the start is through (I6).
     let first = unsafe { R::first(node) };
     // SAFETY: the first record goes with the last node that leads to it.
-    let root = unsafe { &(*first.as_ptr()).root };
-    diagnostics::call::<N, _>(|| root.notifier.finish(what));
+    let notifier = unsafe { &(*first.as_ptr()).notifier };
+    diagnostics::call::<N, _>(|| notifier.finish(what));
 }

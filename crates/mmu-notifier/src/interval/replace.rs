@@ -6,7 +6,6 @@
 //! old node stays in the index until no start is calling that may have passed the new one's place; then it is
 //! removed as ever. The notifier stays where it is: the new node leads to it.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::marker::PhantomData;
@@ -14,7 +13,7 @@ use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 
 use super::node::Node;
-use super::record::{First, first_of, free_all, free_moved, make_moved};
+use super::record::{First, first_of, free_all, free_moved, make_moved, take_apart};
 use super::removal::{wait_for_callers, withdraw};
 use super::{InsertErrorKind, Notifier, Options, Subscription};
 use crate::address::Range;
@@ -38,7 +37,7 @@ impl<N: Notifier> Subscription<N> {
         let subscriptions = self.subscriptions();
         // SAFETY: the node is one of this subscription, which is alive.
         let first = unsafe { first_of::<N>(self.node) };
-        let Some(node) = make_moved(first, range, self.node()) else {
+        let Some(node) = make_moved(first, subscriptions, range, self.node()) else {
             return Err(ReplaceError { cause: ReplaceErrorKind::OutOfMemory, subscriptions: self });
         };
         if let Err(cause) = take_over(subscriptions, node, &[self.node]) {
@@ -79,14 +78,14 @@ impl<N: Notifier> Subscription<N> {
             return fail(ReplaceErrorKind::OutOfMemory, olds, notifier);
         }
         nodes.extend(olds.iter().map(|old| old.node));
-        let first = match First::make(space, range, options, notifier) {
+        let first = match First::make(space, subscriptions, range, options, notifier) {
             Ok(first) => first,
             Err(notifier) => return fail(ReplaceErrorKind::OutOfMemory, olds, notifier),
         };
         if let Err(cause) = take_over(subscriptions, first.cast(), &nodes) {
             // SAFETY: it was not inserted, so nobody else knows it.
-            let first = unsafe { Box::from_raw(first.as_ptr()) };
-            return fail(cause, olds, first.root.notifier);
+            let notifier = unsafe { take_apart(first) };
+            return fail(cause, olds, notifier);
         }
         // If the drop of an old notifier panics, the new one is removed again.
         let new = Subscription { node: first.cast(), first: PhantomData };

@@ -6,15 +6,14 @@
 //! are calling. In a callback of the own thread the memory stays until that call is over: a hung node frees
 //! it. Detach leaves all waiting to the hung node.
 
-use alloc::boxed::Box;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
 use super::node::Node;
-use super::record::{First, Root, first_of, free_all};
-use super::removal::{wait_for_callers, withdraw};
+use super::record::{First, first_of, free_all, space_of, take_apart};
+use super::removal::{withdraw, withdraw_and_wait};
 use super::{InsertError, InsertErrorKind, Notifier, Options};
 use crate::address::Range;
 use crate::diagnostics;
@@ -47,7 +46,7 @@ impl<N: Notifier> Subscription<N> {
         options: Options,
         notifier: N,
     ) -> Result<Self, InsertError<N>> {
-        let first = First::make(space, range, options, notifier)
+        let first = First::make(space, subscriptions, range, options, notifier)
             .map_err(|notifier| InsertError { cause: InsertErrorKind::OutOfMemory, notifier })?;
         let node = first.cast::<Node>();
         // SAFETY: the node is not in an index, and is freed after its removal only.
@@ -59,8 +58,8 @@ impl<N: Notifier> Subscription<N> {
             }
             Err(refused) => {
                 // SAFETY: it was not inserted, so nobody else knows it.
-                let first = unsafe { Box::from_raw(first.as_ptr()) };
-                Err(InsertError { cause: refused.into(), notifier: first.root.notifier })
+                let notifier = unsafe { take_apart(first) };
+                Err(InsertError { cause: refused.into(), notifier })
             }
         }
     }
@@ -71,21 +70,16 @@ impl<N: Notifier> Subscription<N> {
         unsafe { self.node.as_ref() }
     }
 
-    #[inline]
-    pub(super) fn root(&self) -> &Root<N> {
-        // SAFETY: the node is one of this subscription, which is alive.
-        let first = unsafe { first_of::<N>(self.node) };
-        // SAFETY: the first record lives until the subscription is removed.
-        unsafe { &(*first.as_ptr()).root }
-    }
-
     /// The space that it belongs to.
+    #[inline]
     pub fn space(&self) -> &AddressSpaceRef {
-        &self.root().space
+        // SAFETY: this subscription is a holder.
+        unsafe { space_of(self.node()).held() }
     }
 
+    #[inline]
     pub(super) fn subscriptions(&self) -> &Subscriptions {
-        self.root().space.watched()
+        self.space().watched()
     }
 
     /// The range that it watches.
@@ -121,7 +115,7 @@ impl<N: Notifier> Subscription<N> {
 
     /// Leaves the rest to the hooks, which free the records when no start can know them any more.
     fn leave_behind(&self, subscriptions: &Subscriptions) {
-        // SAFETY: the node is withdrawn, behind a full fence, and its handle goes; its root holds the space.
+        // SAFETY: the node is withdrawn, behind a full fence, and its handle goes; its record holds the space.
         unsafe { subscriptions.hooks.hang_interval(&subscriptions.book, self.node) };
     }
 }
@@ -137,9 +131,7 @@ impl<N: Notifier> Subscription<N> {
     fn leave(&mut self) {
         let subscriptions = self.subscriptions();
         diagnostics::may_sleep(subscriptions, "remove", self.node().label());
-        withdraw(subscriptions, self.node);
-        wait_for_callers(subscriptions, self.node);
-        if subscriptions.innermost().is_some() {
+        if withdraw_and_wait(subscriptions, self.node) {
             // CONTRACT C3.7: within a callback the own thread's calls are not waited for. Other threads' second
             // passes are over; those of the own one are taken back.
             self.node().strike();
@@ -160,7 +152,10 @@ impl<N: Notifier> Deref for Subscription<N> {
     type Target = N;
 
     fn deref(&self) -> &N {
-        &self.root().notifier
+        // SAFETY: the node is one of this subscription, which is alive.
+        let first = unsafe { first_of::<N>(self.node) };
+        // SAFETY: the first record lives until the subscription is removed.
+        unsafe { &(*first.as_ptr()).notifier }
     }
 }
 

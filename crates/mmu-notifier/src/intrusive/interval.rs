@@ -200,10 +200,8 @@ impl Interval {
         let space = space.expect("an inserted interval holds its space");
         let subscriptions = space.watched();
         diagnostics::may_sleep(subscriptions, "remove", interval.node().label());
-        removal::withdraw(subscriptions, Self::node_in(this));
-        removal::wait_for_callers(subscriptions, Self::node_in(this));
         let mut in_own_call = false;
-        if subscriptions.innermost().is_some() {
+        if removal::withdraw_and_wait(subscriptions, Self::node_in(this)) {
             interval.node().strike();
             in_own_call = diagnostics::removed_in_own_call(subscriptions, interval.node());
         }

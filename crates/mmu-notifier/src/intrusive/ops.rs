@@ -53,6 +53,7 @@ impl IntervalCallbacks {
             options: Options::new(),
             sequence: SequenceBy::Start,
             moved: false,
+            space: None,
         };
         IntervalCallbacks {
             by_start,

@@ -20,6 +20,7 @@ use crate::sync::Ordering;
 /// is mmdrop.
 ///
 /// All calls stand here; an [`AddressSpace`] dereferences to it.
+#[repr(transparent)]
 pub struct AddressSpaceRef {
     pub(super) space: NonNull<Space>,
 }
@@ -59,6 +60,26 @@ impl AddressSpaceRef {
         let holders = &unsafe { space.as_ref() }.holders;
         holders.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         Some(AddressSpaceRef { space })
+    }
+
+    /// Takes over a holder.
+    ///
+    /// # Safety
+    /// - It is the caller's, who lets go of it.
+    /// - `space` was got from [`as_raw`](Self::as_raw).
+    pub(crate) unsafe fn from_raw(space: NonNull<Space>) -> Self {
+        AddressSpaceRef { space }
+    }
+
+    /// The space as that of a holder which is somebody else's.
+    ///
+    /// # Safety
+    /// - The space has a holder as long as the result is used.
+    /// - `space` was got from [`as_raw`](Self::as_raw).
+    #[inline]
+    pub(crate) unsafe fn borrow_raw(space: &NonNull<Space>) -> &Self {
+        // SAFETY: it is transparent, and the caller keeps the space.
+        unsafe { &*core::ptr::from_ref(space).cast() }
     }
 
     pub(crate) fn as_raw(&self) -> NonNull<Space> {
@@ -180,7 +201,16 @@ impl AddressSpaceRef {
     }
 
     /// Makes the interval side ready for one more, under the map lock if it is the first.
+    #[inline]
     pub(crate) fn ready_to_insert(&self) -> Result<&Subscriptions, InsertErrorKind> {
+        match self.space().subscriptions() {
+            Some(found) if self.has_users() && found.is_ready_for_intervals() => Ok(found),
+            _ => self.make_ready_to_insert(),
+        }
+    }
+
+    #[inline(never)]
+    fn make_ready_to_insert(&self) -> Result<&Subscriptions, InsertErrorKind> {
         if !self.has_users() {
             return Err(InsertErrorKind::Gone);
         }
@@ -206,6 +236,7 @@ impl AddressSpaceRef {
     }
 
     /// What subscribers need; for those who are one.
+    #[inline]
     pub(crate) fn watched(&self) -> &Subscriptions {
         self.space().subscriptions().expect("a space with a subscriber is watched for good")
     }
@@ -354,6 +385,7 @@ impl AddressSpaceRef {
 }
 
 impl Clone for AddressSpaceRef {
+    #[inline]
     fn clone(&self) -> Self {
         self.space().hold();
         AddressSpaceRef { space: self.space }
@@ -361,14 +393,24 @@ impl Clone for AddressSpaceRef {
 }
 
 impl Drop for AddressSpaceRef {
+    #[inline]
     fn drop(&mut self) {
         // ORDERING: as in Arc: what each holder did comes before the free.
         if self.space().holders.fetch_sub(1, Ordering::AcqRel) == 1 {
-            crate::fork::forget(self.space());
-            // SAFETY: made by `Builder::build`, and this was the last holder.
-            drop(unsafe { Box::from_raw(self.space.as_ptr()) });
+            // SAFETY: this was the last holder.
+            unsafe { free(self.space) };
         }
     }
+}
+
+/// # Safety
+/// The last holder has gone, and nobody else calls this.
+#[cold]
+unsafe fn free(space: NonNull<Space>) {
+    // SAFETY: nobody else frees it.
+    crate::fork::forget(unsafe { space.as_ref() });
+    // SAFETY: made by `Builder::build`, and nobody holds it any more.
+    drop(unsafe { Box::from_raw(space.as_ptr()) });
 }
 
 impl fmt::Debug for AddressSpaceRef {

@@ -87,6 +87,33 @@ const _: () = assert!(offset_of!(Page, key) % 64 == 0 && offset_of!(Page, max) %
 /// How many cache lines of a page a search compares.
 const LINES_COMPARED: usize = offset_of!(Page, item) / 64;
 
+impl Avx512 {
+    /// The entries whose key is at most `bound`, as bits.
+    #[inline(always)]
+    fn up_to(self, keys: &Words, bound: u64) -> u32 {
+        let found: u32;
+        // SAFETY: the processor has it; it reads the array only, and what it changes is named. Registers from 16 on need no
+        // vzeroupper.
+        unsafe {
+            asm!(
+                "vpbroadcastq zmm16, {bound}",
+                "vpcmpq k1, zmm16, [{keys}], 5",
+                "vpcmpq k2, zmm16, [{keys} + 64], 5",
+                "vpcmpq k3, zmm16, [{keys} + 128], 5",
+                "vpcmpq k4, zmm16, [{keys} + 192], 5",
+                "kunpckbw k1, k2, k1",
+                "kunpckbw k3, k4, k3",
+                "kunpckwd k1, k3, k1",
+                "kmovd {found:e}, k1",
+                keys = in(reg) keys, bound = in(reg) bound ^ SIGN, found = lateout(reg) found,
+                out("xmm16") _, out("k1") _, out("k2") _, out("k3") _, out("k4") _,
+                options(readonly, nostack, preserves_flags)
+            );
+        }
+        found
+    }
+}
+
 impl Kind for Avx512 {
     #[inline(always)]
     fn overlapping(self, keys: &Words, maxima: &Words, first: u64, last: u64, live: u32) -> u32 {
@@ -119,26 +146,13 @@ impl Kind for Avx512 {
     }
 
     #[inline(always)]
-    fn up_to(self, keys: &Words, bound: u64) -> u32 {
-        let found: u32;
-        // SAFETY: as above.
-        unsafe {
-            asm!(
-                "vpbroadcastq zmm16, {bound}",
-                "vpcmpq k1, zmm16, [{keys}], 5",
-                "vpcmpq k2, zmm16, [{keys} + 64], 5",
-                "vpcmpq k3, zmm16, [{keys} + 128], 5",
-                "vpcmpq k4, zmm16, [{keys} + 192], 5",
-                "kunpckbw k1, k2, k1",
-                "kunpckbw k3, k4, k3",
-                "kunpckwd k1, k3, k1",
-                "kmovd {found:e}, k1",
-                keys = in(reg) keys, bound = in(reg) bound ^ SIGN, found = lateout(reg) found,
-                out("xmm16") _, out("k1") _, out("k2") _, out("k3") _, out("k4") _,
-                options(readonly, nostack, preserves_flags)
-            );
-        }
-        found
+    fn count_all_up_to(self, keys: &Words, bound: u64) -> usize {
+        self.up_to(keys, bound).count_ones() as usize
+    }
+
+    #[inline(always)]
+    fn count_up_to(self, keys: &Words, bound: u64) -> usize {
+        self.up_to(keys, bound).trailing_ones() as usize
     }
 
     #[inline(always)]
@@ -282,13 +296,7 @@ impl Kind for Avx2 {
     }
 
     #[inline(always)]
-    fn up_to(self, keys: &Words, bound: u64) -> u32 {
-        // No key is below 0.
-        !self.outside(keys, keys, 0, bound)
-    }
-
-    #[inline(always)]
-    fn count_up_to(self, keys: &Words, bound: u64) -> usize {
+    fn count_all_up_to(self, keys: &Words, bound: u64) -> usize {
         let above: u32;
         // SAFETY: as above.
         unsafe {
@@ -314,6 +322,11 @@ impl Kind for Avx2 {
             );
         }
         keys.len() - above as usize
+    }
+
+    #[inline(always)]
+    fn count_up_to(self, keys: &Words, bound: u64) -> usize {
+        self.count_all_up_to(keys, bound)
     }
 
     #[inline(always)]
@@ -345,7 +358,7 @@ mod tests {
             let overlapping = Scalar.overlapping(keys, maxima, first, last, live);
             assert_eq!(kind.overlapping(keys, maxima, first, last, live), overlapping, "{live:#x}");
         }
-        assert_eq!(kind.up_to(keys, last), Scalar.up_to(keys, last));
+        assert_eq!(kind.count_all_up_to(keys, last), Scalar.count_all_up_to(keys, last));
         let mut ascending = core::array::from_fn::<u64, FAN, _>(|_| random());
         ascending.sort_unstable();
         let page = Page([ascending.map(Word::new), core::array::from_fn(|_| Word::new(0))]);

@@ -1,0 +1,113 @@
+//! The tables of owned subscriptions. All records of one type in one space lead to one table, and through it to their
+//! space: a word less in each.
+//!
+//! A space keeps its tables in a list, newest first, until its memory goes. Whoever finds none for a type adds one; two
+//! at once may add two.
+
+use alloc::boxed::Box;
+use core::ptr::{self, NonNull};
+
+use super::node::Callbacks;
+use crate::memory::try_box;
+use crate::space::{AddressSpaceRef, Space};
+use crate::sync::{AtomicPtr, Ordering};
+
+/// The space of a table, which is not held by it: each record is a holder.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SpaceOf(NonNull<Space>);
+
+// SAFETY: a space is meant to be shared between threads.
+unsafe impl Send for SpaceOf {}
+// SAFETY: as above.
+unsafe impl Sync for SpaceOf {}
+
+impl SpaceOf {
+    /// The space as that of a holder.
+    ///
+    /// # Safety
+    /// The space has a holder as long as the result is used.
+    #[inline]
+    pub(super) unsafe fn held(&self) -> &AddressSpaceRef {
+        // SAFETY: as promised by the caller; it came from a holder.
+        unsafe { AddressSpaceRef::borrow_raw(&self.0) }
+    }
+
+    /// The holder that a record was.
+    ///
+    /// # Safety
+    /// It is the caller's: that of a record that is gone or goes.
+    pub(super) unsafe fn take(self) -> AddressSpaceRef {
+        // SAFETY: as promised by the caller; it came from a holder.
+        unsafe { AddressSpaceRef::from_raw(self.0) }
+    }
+}
+
+/// A table in its space.
+#[derive(Debug)]
+struct Table {
+    callbacks: Callbacks,
+    /// What it is a copy of, but for the space.
+    of: *const Callbacks,
+    next: *mut Table,
+}
+
+/// The tables of a space.
+///
+/// # Invariants
+/// The list leads through boxes that nobody changes, and that live as long as this.
+#[derive(Debug)]
+pub(crate) struct Tables(AtomicPtr<Table>);
+
+// SAFETY: tables are the same for every thread, and do not change.
+unsafe impl Send for Tables {}
+// SAFETY: as above.
+unsafe impl Sync for Tables {}
+
+impl Tables {
+    pub(crate) fn new() -> Self {
+        Tables(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// The table of records in `space`, whose tables these are, that have these callbacks; none if there is no memory.
+    #[inline]
+    pub(super) fn get(&self, of: &'static Callbacks, space: &AddressSpaceRef) -> Option<&Callbacks> {
+        // ORDERING: acquire pairs with the release in `add`.
+        let mut at = self.0.load(Ordering::Acquire);
+        // SAFETY: by the invariant.
+        while let Some(table) = unsafe { at.as_ref() } {
+            if ptr::eq(table.of, of) {
+                return Some(&table.callbacks);
+            }
+            at = table.next;
+        }
+        self.add(of, space)
+    }
+
+    #[cold]
+    fn add(&self, of: &'static Callbacks, space: &AddressSpaceRef) -> Option<&Callbacks> {
+        let callbacks = Callbacks { space: Some(SpaceOf(space.as_raw())), ..*of };
+        let table = Box::into_raw(try_box(Table { callbacks, of, next: ptr::null_mut() }).ok()?);
+        let mut first = self.0.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: until it is in the list it is this call's.
+            unsafe { (*table).next = first };
+            // ORDERING: release, for the acquire in `get`, here too: those behind it come with it.
+            match self.0.compare_exchange(first, table, Ordering::AcqRel, Ordering::Relaxed) {
+                // SAFETY: by the invariant, of which it is part now.
+                Ok(_) => return Some(unsafe { &(*table).callbacks }),
+                Err(now) => first = now,
+            }
+        }
+    }
+}
+
+impl Drop for Tables {
+    fn drop(&mut self) {
+        let mut at = self.0.load(Ordering::Relaxed);
+        while !at.is_null() {
+            // SAFETY: the space goes, and all its records are gone: nobody else knows its tables.
+            let table = unsafe { Box::from_raw(at) };
+            at = table.next;
+        }
+    }
+}
