@@ -34,7 +34,7 @@ pub(crate) enum Ending {
 /// # Context
 /// Does not sleep by itself and allocates nothing. A callback's panic goes on behind it, unless it ends while one
 /// passes: it is called by drops.
-#[inline(always)]
+#[inline]
 pub(crate) fn end_one(space: &Space, started: &Started, part: Part, ending: Ending) {
     if let (Some(subscriptions), true) = (space.subscriptions(), ending != Ending::Nothing) {
         if trace::ENABLED || !end_alone(subscriptions, part.held) {
@@ -45,7 +45,8 @@ pub(crate) fn end_one(space: &Space, started: &Started, part: Part, ending: Endi
 }
 
 /// The same, inlined, for what [`start_here`](super::start_here) started and left.
-#[inline(always)]
+#[cfg_attr(debug_assertions, inline)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn end_here(
     space: &Space,
     subscriptions: &Subscriptions,
@@ -72,13 +73,13 @@ pub(crate) fn end_left(space: &Space, held: Held, details: Details, left: Option
 }
 
 /// Ends a start of one range that nobody has to be told of; false if there is more to it, and then nothing was done.
-#[inline(always)]
+#[inline]
 pub(crate) fn end_shortly(space: &Space, held: Held) -> bool {
     !trace::ENABLED && space.subscriptions().is_some_and(|subscriptions| end_alone(subscriptions, held))
 }
 
 /// Ends what began before anybody watched the space.
-#[inline(always)]
+#[inline]
 pub(crate) fn end_unwatched(space: &Space, what: Invalidation) {
     let (range, owner, details) = what.split();
     end_rest(space, &Started::new(), Held::NOTHING, range, owner, details, Ending::Whole);
@@ -99,7 +100,7 @@ fn end_rest(
     platform::in_drop(|| end_single(space, started, &part, ending));
 }
 
-#[inline(always)]
+#[inline]
 fn end_single(space: &Space, started: &Started, part: &Part, ending: Ending) {
     let Some(subscriptions) = space.subscriptions() else { return };
     trace::ending(subscriptions, slice::from_ref(part));
@@ -109,7 +110,7 @@ fn end_single(space: &Space, started: &Started, part: &Part, ending: Ending) {
 }
 
 /// The way of an end that only the list hears; false if no hazard is at hand for its section.
-#[inline(always)]
+#[inline]
 fn end_listed(
     space: &Space,
     subscriptions: &Subscriptions,

@@ -63,8 +63,10 @@ fn start_apart(
 /// stands in `room`; if nothing does, the hazard knows it all.
 ///
 /// The fence of the publication waits for every store before it. So this is made to be inlined, takes the address of
-/// nothing, and goes through registers.
-#[inline(always)]
+/// nothing, and goes through registers. (Where nothing is optimised, each variable of what is inlined has its place on
+/// the stack, which may be small.)
+#[cfg_attr(debug_assertions, inline)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn start_here<'r>(
     space: &Space,
     subscriptions: &Subscriptions,
@@ -86,7 +88,8 @@ pub(crate) fn start_here<'r>(
 }
 
 /// Starts one range at a free hazard of this thread, under its next identity.
-#[inline(always)]
+#[cfg_attr(debug_assertions, inline)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 fn start_at<'r>(
     space: &Space,
     subscriptions: &Subscriptions,
@@ -261,7 +264,7 @@ impl Calls<'_> {
     }
 
     /// Ends a start that hit somebody, and has made all passes.
-    #[inline(always)]
+    #[inline]
     fn activate_found(
         &self,
         part: &mut Part,
