@@ -133,11 +133,12 @@ pub(crate) fn forget(space: &Space) {
     REGISTRY.unlock();
 }
 
-/// Takes the library's locks, in the order: registry, then a space's writer, list and hooks; the frees last.
+/// Takes the library's locks, in the order: registry, then a space's records, writer, list and hooks; the frees last.
 extern "C" fn before() {
     REGISTRY.lock();
     REGISTRY.for_each(|space| {
         if let Some(subscriptions) = space.subscriptions() {
+            subscriptions.records.lock_for_fork();
             subscriptions.index.lock_for_fork();
             subscriptions.list.lock_for_fork();
             subscriptions.hooks.lock_for_fork();
@@ -186,5 +187,6 @@ fn open(space: &Space) {
         subscriptions.hooks.unlock_after_fork();
         subscriptions.list.unlock_after_fork();
         subscriptions.index.unlock_after_fork();
+        subscriptions.records.unlock_after_fork();
     }
 }

@@ -72,6 +72,7 @@ pub mod mirror;
 #[cfg(all(test, loom))]
 mod models;
 pub mod platform;
+mod records;
 mod scan;
 mod space;
 mod start;

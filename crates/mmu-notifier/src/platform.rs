@@ -7,6 +7,7 @@
 //! | sleep and wake | futex | a table of condition variables | `Platform::wait` |
 //! | barrier on every thread | `membarrier` | full fences | full fences |
 //! | panics in callbacks | caught and resumed | the same | not caught |
+//! | huge pages for large blocks | `madvise` | as it comes | as it comes |
 //!
 //! A thread without a number shares records with others and pays one compare-and-exchange a start; a thread
 //! without a context is not recognised in its own callbacks: there it may not remove or unregister.
@@ -65,7 +66,9 @@ use parking as primitives;
 pub(crate) use futex::Futex;
 #[cfg(any(loom, shuttle))]
 pub(crate) use model::Futex;
-pub(crate) use primitives::{catch, heavy_barrier, light_barrier, now, on_fork, resume, with_context};
+pub(crate) use primitives::{
+    catch, heavy_barrier, light_barrier, now, on_fork, prefer_huge_page, resume, with_context,
+};
 
 #[cfg(all(test, loom))]
 pub(crate) use primitives::{be_number, without_light_barriers};

@@ -10,6 +10,7 @@ use crate::index::Index;
 use crate::interval::Tables;
 use crate::list::List;
 use crate::platform::{self, Bell, Payload};
+use crate::records::Records;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Both sides of a space's subscriptions, and the hazards that they share.
@@ -20,6 +21,7 @@ pub(crate) struct Subscriptions {
     pub(crate) hooks: Hooks,
     pub(crate) list: List,
     pub(crate) tables: Tables,
+    pub(crate) records: Records,
     /// Rung when a free that put began has run, or was left to a call that may sleep.
     pub(crate) freed: Bell,
     pub(crate) waits: AtomicU64,
@@ -47,6 +49,7 @@ impl Subscriptions {
             hooks: Hooks::new(leaves_work),
             list: List::new(),
             tables: Tables::new(),
+            records: Records::new(),
             freed: Bell::new(),
             waits: AtomicU64::new(0),
             refusals: AtomicU64::new(0),

@@ -8,38 +8,80 @@
 
 #![expect(unsafe_code, reason = "pages are allocated and linked by hand")]
 
-use alloc::alloc::{alloc, dealloc};
+use alloc::alloc::dealloc;
 use core::alloc::Layout;
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
 
 use super::page::Page;
 use crate::hazard::Book;
+use crate::memory::{HUGE, block, try_alloc_block};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Pages that were allocated together; they stand behind this.
 ///
 /// # Invariants
-/// `count` pages stand from [`pages`] on, in one allocation with this.
+/// There is room for `count` pages from [`page`](Self::page) 0 on, in one block with this; the first `made` are pages.
 #[repr(C, align(64))]
 pub(super) struct Slab {
     next: Cell<*mut Slab>,
     count: usize,
+    made: Cell<usize>,
 }
 
 /// How many pages an index that has some allocates together.
 const TOGETHER: usize = if cfg!(any(loom, shuttle)) { 1 } else { 8 };
+/// An index of so many pages allocates as many as a huge page holds.
+const MANY: usize = if cfg!(any(loom, shuttle)) { usize::MAX } else { 2 * IN_HUGE };
+const IN_HUGE: usize = (HUGE - size_of::<Slab>()) / size_of::<Page>();
+
+impl Slab {
+    /// Makes one without pages; none if there is no memory.
+    fn try_new(count: usize) -> Option<NonNull<Slab>> {
+        let slab = try_alloc_block(layout(count))?.cast::<Slab>();
+        // SAFETY: slab points to fresh memory that begins with room for one.
+        unsafe { slab.write(Slab { next: Cell::new(ptr::null_mut()), count, made: Cell::new(0) }) };
+        Some(slab)
+    }
+
+    /// Where a page of a slab stands.
+    fn page(slab: NonNull<Slab>, at: usize) -> *mut Page {
+        const { assert!(align_of::<Page>() == align_of::<Slab>() && size_of::<Slab>() % align_of::<Page>() == 0) };
+        slab.as_ptr().wrapping_add(1).cast::<Page>().wrapping_add(at)
+    }
+
+    /// Makes the next page; none if all are made.
+    ///
+    /// # Safety
+    /// The slab is the caller's.
+    unsafe fn make(slab: NonNull<Slab>) -> Option<*const Page> {
+        // SAFETY: as promised by the caller.
+        let header = unsafe { slab.as_ref() };
+        let at = header.made.get();
+        if at == header.count {
+            return None;
+        }
+        let page = Slab::page(slab, at);
+        // SAFETY: page points to fresh memory of its layout.
+        unsafe { page.write(Page::new()) };
+        header.made.set(at + 1);
+        Some(page)
+    }
+}
 
 /// Pages that are not linked; used under the writer lock.
 ///
 /// # Invariants
-/// A page is in one of the two lists, or linked below the root, and in one of the slabs.
+/// A page is in one of the two lists, or linked below the root, and in one of the slabs. Those that the newest slab has
+/// not made yet are free as well; all older ones are made.
 #[derive(Debug)]
 pub(super) struct Pages {
     free: Cell<*const Page>,
     free_count: Cell<usize>,
     retired: Cell<*const Page>,
     slabs: Cell<*mut Slab>,
+    /// How many there are, in all slabs.
+    count: Cell<usize>,
 }
 
 impl Pages {
@@ -49,36 +91,41 @@ impl Pages {
             free_count: Cell::new(0),
             retired: Cell::new(ptr::null()),
             slabs: Cell::new(ptr::null_mut()),
+            count: Cell::new(0),
         }
     }
 
-    /// Makes so many pages; none if there is no memory.
+    /// Allocates so many pages; none if there is no memory.
     ///
     /// # Context
     /// Allocates; none of the library's locks may be held.
     pub(super) fn allocate(count: usize) -> Option<NonNull<Slab>> {
-        // SAFETY: the layout of a slab has a size.
-        let slab = NonNull::new(unsafe { alloc(layout(count)) }.cast::<Slab>())?;
-        // SAFETY: slab points to fresh memory that begins with room for one.
-        unsafe { slab.write(Slab { next: Cell::new(ptr::null_mut()), count }) };
-        for page in pages(slab, count) {
-            // SAFETY: page points to fresh memory of its layout.
-            unsafe { page.write(Page::new()) };
-        }
-        Some(slab)
+        Slab::try_new(count)
     }
 
     /// How many pages to allocate where so many are missing.
     pub(super) fn worth_allocating(&self, missing: usize) -> usize {
-        if self.slabs.get().is_null() { missing } else { missing.max(TOGETHER) }
+        match self.count.get() {
+            0 => missing,
+            MANY.. => missing.max(IN_HUGE),
+            _ => missing.max(TOGETHER),
+        }
     }
 
     /// Takes in what [`allocate`](Self::allocate) made.
     pub(super) fn add(&self, slab: NonNull<Slab>) {
+        // Hardly ever is there more than one left.
+        // SAFETY: the slabs are the writer's.
+        while let Some(page) = NonNull::new(self.slabs.get()).and_then(|newest| unsafe { Slab::make(newest) })
+        {
+            self.free_count.set(self.free_count.get() - 1);
+            self.add_free(page);
+        }
         // SAFETY: a slab that was just made, and nobody else knows.
         let header = unsafe { slab.as_ref() };
         header.next.set(self.slabs.replace(slab.as_ptr()));
-        pages(slab, header.count).for_each(|page| self.add_free(page));
+        self.free_count.set(self.free_count.get() + header.count);
+        self.count.set(self.count.get() + header.count);
     }
 
     pub(super) fn free_count(&self) -> usize {
@@ -93,25 +140,33 @@ impl Pages {
 
     /// Takes a free page and makes it an empty one of `level`. The caller has made sure that there is one.
     pub(super) fn take<'p>(&self, level: u32) -> &'p Page {
-        let page = self.free.get();
-        assert!(!page.is_null(), "the writer counted its free pages before it began");
-        // SAFETY: free pages are the writer's, and live until the index goes.
-        let page = unsafe { &*page };
-        self.free.set(page.next.get());
         self.free_count.set(self.free_count.get() - 1);
+        // SAFETY: free pages are the writer's, and live until the index goes.
+        let Some(page) = (unsafe { self.free.get().as_ref() }) else { return self.take_fresh(level) };
+        self.free.set(page.next.get());
         page.live.store(0, Ordering::Relaxed);
         page.overhang.store(0, Ordering::Relaxed);
         page.level.set(level);
         page.used.store(0, Ordering::Relaxed);
         page.parent.set(ptr::null());
         page.top.set(0);
-        page.ceiling.set(0);
         // Behind the last key stands the top of the space.
         page.key.iter().for_each(|key| key.store(u64::MAX, Ordering::Relaxed));
         if level > 0 {
             // A child that is not there is null.
             page.item.iter().for_each(|item| item.store(ptr::null_mut(), Ordering::Relaxed));
         }
+        page
+    }
+
+    /// Makes one that the newest slab has not made yet.
+    fn take_fresh<'p>(&self, level: u32) -> &'p Page {
+        let newest = NonNull::new(self.slabs.get());
+        // SAFETY: the slabs are the writer's.
+        let page = newest.and_then(|newest| unsafe { Slab::make(newest) });
+        // SAFETY: it was just made, and lives until the index goes.
+        let page = unsafe { &*page.expect("the writer counted its free pages before it began") };
+        page.level.set(level);
         page
     }
 
@@ -150,9 +205,9 @@ impl Drop for Pages {
             // SAFETY: the index goes: nobody else knows its slabs, and each is linked once.
             let header = unsafe { slab.as_ref() };
             let (next, count) = (header.next.get(), header.count);
-            for page in pages(slab, count) {
-                // SAFETY: made by `allocate`, and not used again.
-                unsafe { page.drop_in_place() };
+            for at in 0..header.made.get() {
+                // SAFETY: it was made, and is not used again.
+                unsafe { Slab::page(slab, at).drop_in_place() };
             }
             // SAFETY: it was allocated with this layout.
             unsafe { dealloc(slab.as_ptr().cast(), layout(count)) };
@@ -164,12 +219,5 @@ impl Drop for Pages {
 /// Of a slab with so many pages.
 fn layout(count: usize) -> Layout {
     let size = size_of::<Slab>() + count * size_of::<Page>();
-    Layout::from_size_align(size, align_of::<Slab>()).expect("few pages at a time")
-}
-
-/// Where the pages of a slab stand.
-fn pages(slab: NonNull<Slab>, count: usize) -> impl Iterator<Item = *mut Page> {
-    const { assert!(align_of::<Page>() == align_of::<Slab>() && size_of::<Slab>() % align_of::<Page>() == 0) };
-    let first = slab.as_ptr().wrapping_add(1).cast::<Page>();
-    (0..count).map(move |at| first.wrapping_add(at))
+    block(if count == IN_HUGE { HUGE } else { size }, align_of::<Slab>())
 }

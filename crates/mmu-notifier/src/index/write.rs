@@ -14,7 +14,7 @@ use crate::sync::{AtomicPtr, Ordering, SpinGuard};
 impl Index {
     /// Allocates what [`open`](Self::open) needs.
     pub(crate) fn prepare(&self) -> Result<(), Refused> {
-        self.add_pages(1)
+        self.add_pages(1, 1)
     }
 
     /// Makes the index one that subscriptions can be inserted in. It was [prepared](Self::prepare).
@@ -82,7 +82,7 @@ impl Index {
             }
             let count = self.writer.pages.worth_allocating(missing);
             drop(lock);
-            self.add_pages(count)?;
+            self.add_pages(count, missing)?;
             lock = self.writer.lock.lock();
         }
     }
@@ -139,8 +139,8 @@ impl Index {
         lock.open_fenced();
     }
 
-    fn add_pages(&self, count: usize) -> Result<(), Refused> {
-        let slab = Pages::allocate(count).ok_or(Refused::OutOfMemory)?;
+    fn add_pages(&self, count: usize, least: usize) -> Result<(), Refused> {
+        let slab = Pages::allocate(count).or_else(|| Pages::allocate(least)).ok_or(Refused::OutOfMemory)?;
         let _lock = self.writer.lock.lock();
         self.writer.pages.add(slab);
         Ok(())

@@ -1,10 +1,10 @@
-//! The records of an owned subscription: each a node and what it leads to, in one allocation.
+//! The records of an owned subscription: each a node and what it leads to, in one slot of the space's [`Records`](crate::records::Records).
 //!
 //! The first record holds the notifier. A resize makes a second one, which leads to the first; a third takes the
 //! place of the second. Which kind a node's record is follows from its table, and its space too: see
 //! [`table`](super::table).
 
-use alloc::boxed::Box;
+use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::mem;
 use core::ptr::NonNull;
@@ -15,7 +15,6 @@ use super::{Answer, Notifier, Options};
 use crate::address::Range;
 use crate::diagnostics;
 use crate::invalidation::Invalidation;
-use crate::memory::{try_box, try_box_made};
 use crate::space::AddressSpaceRef;
 use crate::subscriptions::Subscriptions;
 
@@ -63,17 +62,22 @@ impl<N: Notifier> First<N> {
         options: Options,
         notifier: N,
     ) -> Result<NonNull<Self>, N> {
-        let table = subscriptions.tables.get(Table::<N, Self>::CALLBACKS, space);
-        let Some(table) = table.and_then(|table| Node::table_with(table, options)) else {
+        let Some(of_type) = subscriptions.tables.get(Table::<N, Self>::CALLBACKS, space) else {
             return Err(notifier);
         };
+        let Some(table) = Node::table_with(of_type, options) else { return Err(notifier) };
         // SAFETY: the table lives as long as the space, which the record holds, or is a box that goes with the node.
         let node = || unsafe { Node::with_table(range, table) };
-        let make = |notifier| First { node: node(), notifier };
-        let first = try_box_made(notifier, make).inspect_err(|_| drop(node()))?;
+        // SAFETY: the caller holds the space.
+        let Some(first) = (unsafe { allocate(subscriptions, of_type) }) else {
+            drop(node());
+            return Err(notifier);
+        };
+        // SAFETY: it is memory of this layout that nobody uses.
+        unsafe { first.write(First { node: node(), notifier }) };
         // Given back with the record.
         mem::forget(space.clone());
-        Ok(NonNull::from(Box::leak(first)))
+        Ok(first)
     }
 }
 
@@ -86,12 +90,27 @@ pub(super) fn make_moved<N: Notifier>(
 ) -> Option<NonNull<Node>> {
     // SAFETY: the subscription, whose node it is, is a holder.
     let space = unsafe { space_of(old).held() };
-    let table = subscriptions.tables.get(Table::<N, Moved<N>>::CALLBACKS, space)?;
-    let table = Node::table_with(table, old.options())?;
+    let of_type = subscriptions.tables.get(Table::<N, Moved<N>>::CALLBACKS, space)?;
+    let table = Node::table_with(of_type, old.options())?;
     // SAFETY: the table lives as long as the space, which the first record holds, or is a box that goes with the node.
     let node = unsafe { Node::with_table(range, table) };
-    let moved = try_box(Moved { node, first }).ok()?;
-    Some(NonNull::from(Box::leak(moved)).cast())
+    // SAFETY: as above.
+    let moved = unsafe { allocate(subscriptions, of_type) }?;
+    // SAFETY: it is memory of this layout that nobody uses.
+    unsafe { moved.write(Moved { node, first }) };
+    Some(moved.cast())
+}
+
+/// Memory for a record of the type that the table is for; none if there is no more.
+///
+/// # Safety
+/// The caller holds the space.
+#[inline]
+unsafe fn allocate<R>(subscriptions: &Subscriptions, of_type: &Callbacks) -> Option<NonNull<R>> {
+    let space = of_type.space.as_ref()?;
+    // SAFETY: as promised by the caller.
+    let slots = unsafe { space.slots() };
+    subscriptions.records.allocate(slots, Layout::new::<R>()).map(NonNull::cast)
 }
 
 /// The space of the record of a node.
@@ -105,10 +124,15 @@ pub(super) fn space_of(node: &Node) -> &SpaceOf {
 /// # Safety
 /// It was made by [`First::make`] and not inserted since.
 pub(super) unsafe fn take_apart<N>(first: NonNull<First<N>>) -> N {
-    // SAFETY: made by `First::make`; as promised by the caller.
-    let First { node, notifier } = *unsafe { Box::from_raw(first.as_ptr()) };
+    // SAFETY: made by `First::make`, and not used any more, as promised by the caller.
+    let First { node, notifier } = unsafe { first.read() };
+    let space = *space_of(&node);
     // SAFETY: the record is gone.
-    drop(unsafe { space_of(&node).take() });
+    let holder = unsafe { space.take() };
+    // SAFETY: it is held.
+    let slots = unsafe { space.slots() };
+    // SAFETY: as above.
+    unsafe { holder.watched().records.free(slots, first.cast(), Layout::new::<First<N>>()) };
     notifier
 }
 
@@ -132,8 +156,31 @@ pub(super) unsafe fn first_of<N>(node: NonNull<Node>) -> NonNull<First<N>> {
 /// # Safety
 /// The node was made by [`make_moved`] for the same type; no start knows it, and it is not used again.
 pub(super) unsafe fn free_moved<N>(node: NonNull<Node>) {
+    // SAFETY: as promised by the caller; the subscription is a holder.
+    unsafe { drop_and_free(node.cast::<Moved<N>>(), space_of(node.as_ref())) };
+}
+
+/// Drops a record, and gives its memory back, also if the drop panics.
+///
+/// # Safety
+/// It is one of this space, which has another holder, and is not used any more.
+#[inline]
+unsafe fn drop_and_free<R>(record: NonNull<R>, space: &SpaceOf) {
+    struct Memory(SpaceOf, NonNull<u8>, Layout);
+
+    impl Drop for Memory {
+        #[inline]
+        fn drop(&mut self) {
+            // SAFETY: it has a holder.
+            let (held, slots) = unsafe { (self.0.held(), self.0.slots()) };
+            // SAFETY: it came from there with this layout, and what it held is gone.
+            unsafe { held.watched().records.free(slots, self.1, self.2) };
+        }
+    }
+
+    let _memory = Memory(*space, record.cast(), Layout::new::<R>());
     // SAFETY: as promised by the caller.
-    drop(unsafe { Box::from_raw(node.cast::<Moved<N>>().as_ptr()) });
+    unsafe { record.drop_in_place() };
 }
 
 /// Frees all records of a subscription.
@@ -155,7 +202,7 @@ pub(super) unsafe fn free_all<N>(node: NonNull<Node>) {
         unsafe { free_moved::<N>(node) };
     }
     // SAFETY: made by `First::make`; as promised by the caller.
-    drop(unsafe { Box::from_raw(first.as_ptr()) });
+    unsafe { drop_and_free(first, &space) };
 }
 
 impl<N> Record<N> for First<N> {

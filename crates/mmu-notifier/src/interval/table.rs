@@ -1,5 +1,5 @@
 //! The tables of owned subscriptions. All records of one type in one space lead to one table, and through it to their
-//! space: a word less in each.
+//! space, and to the slots that they stand in: less in each.
 //!
 //! A space keeps its tables in a list, newest first, until its memory goes. Whoever finds none for a type adds one; two
 //! at once may add two.
@@ -9,12 +9,16 @@ use core::ptr::{self, NonNull};
 
 use super::node::Callbacks;
 use crate::memory::try_box;
+use crate::records::Slots;
 use crate::space::{AddressSpaceRef, Space};
 use crate::sync::{AtomicPtr, Ordering};
 
-/// The space of a table, which is not held by it: each record is a holder.
+/// The space of a table, which is not held by it: each record is a holder. And the slots for its records there.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct SpaceOf(NonNull<Space>);
+pub(crate) struct SpaceOf {
+    space: NonNull<Space>,
+    slots: NonNull<Slots>,
+}
 
 // SAFETY: a space is meant to be shared between threads.
 unsafe impl Send for SpaceOf {}
@@ -29,7 +33,17 @@ impl SpaceOf {
     #[inline]
     pub(super) unsafe fn held(&self) -> &AddressSpaceRef {
         // SAFETY: as promised by the caller; it came from a holder.
-        unsafe { AddressSpaceRef::borrow_raw(&self.0) }
+        unsafe { AddressSpaceRef::borrow_raw(&self.space) }
+    }
+
+    /// The slots for records of the type of the table.
+    ///
+    /// # Safety
+    /// The space has a holder as long as the result is used.
+    #[inline]
+    pub(super) unsafe fn slots(&self) -> &Slots {
+        // SAFETY: as promised by the caller; they stand in a table of the space.
+        unsafe { self.slots.as_ref() }
     }
 
     /// The holder that a record was.
@@ -38,7 +52,7 @@ impl SpaceOf {
     /// It is the caller's: that of a record that is gone or goes.
     pub(super) unsafe fn take(self) -> AddressSpaceRef {
         // SAFETY: as promised by the caller; it came from a holder.
-        unsafe { AddressSpaceRef::from_raw(self.0) }
+        unsafe { AddressSpaceRef::from_raw(self.space) }
     }
 }
 
@@ -46,6 +60,7 @@ impl SpaceOf {
 #[derive(Debug)]
 struct Table {
     callbacks: Callbacks,
+    slots: Slots,
     /// What it is a copy of, but for the space.
     of: *const Callbacks,
     next: *mut Table,
@@ -54,11 +69,11 @@ struct Table {
 /// The tables of a space.
 ///
 /// # Invariants
-/// The list leads through boxes that nobody changes, and that live as long as this.
+/// The list leads through boxes that live as long as this; what changes in them are the slots.
 #[derive(Debug)]
 pub(crate) struct Tables(AtomicPtr<Table>);
 
-// SAFETY: tables are the same for every thread, and do not change.
+// SAFETY: tables are the same for every thread; their slots are used under the lock of the records.
 unsafe impl Send for Tables {}
 // SAFETY: as above.
 unsafe impl Sync for Tables {}
@@ -85,8 +100,12 @@ impl Tables {
 
     #[cold]
     fn add(&self, of: &'static Callbacks, space: &AddressSpaceRef) -> Option<&Callbacks> {
-        let callbacks = Callbacks { space: Some(SpaceOf(space.as_raw())), ..*of };
-        let table = Box::into_raw(try_box(Table { callbacks, of, next: ptr::null_mut() }).ok()?);
+        let table = Table { callbacks: *of, slots: Slots::new(), of, next: ptr::null_mut() };
+        let table = Box::into_raw(try_box(table).ok()?);
+        // SAFETY: until it is in the list it is this call's.
+        let slots = NonNull::from(unsafe { &(*table).slots });
+        // SAFETY: as above.
+        unsafe { (*table).callbacks.space = Some(SpaceOf { space: space.as_raw(), slots }) };
         let mut first = self.0.load(Ordering::Relaxed);
         loop {
             // SAFETY: until it is in the list it is this call's.

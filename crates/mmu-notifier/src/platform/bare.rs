@@ -155,3 +155,6 @@ pub(crate) fn wake(word: &AtomicU32, change: impl FnOnce()) {
     change();
     platform().wake(word);
 }
+
+/// Memory is as it comes here.
+pub(crate) fn prefer_huge_page(_block: core::ptr::NonNull<u8>) {}

@@ -89,6 +89,13 @@ fn membarrier(command: libc::c_int) -> bool {
     result == 0
 }
 
+/// Asks for one huge page in place of many small ones, for a block of that size which nobody has used yet.
+pub(crate) fn prefer_huge_page(block: core::ptr::NonNull<u8>) {
+    // A kernel that has none refuses, which changes nothing.
+    // SAFETY: the advice changes no content, and the block is the caller's.
+    unsafe { libc::madvise(block.as_ptr().cast(), crate::memory::HUGE, libc::MADV_HUGEPAGE) };
+}
+
 /// Finds out, before the first space, which barriers there are. Until then light barriers are full fences.
 fn choose_barriers() {
     let expedited = membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)

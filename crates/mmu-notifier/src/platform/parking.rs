@@ -72,3 +72,6 @@ pub(crate) fn on_fork(_: extern "C" fn(), _: extern "C" fn(), _: extern "C" fn()
 pub(crate) fn take_number() -> u32 {
     0
 }
+
+/// Memory is as it comes here.
+pub(crate) fn prefer_huge_page(_block: core::ptr::NonNull<u8>) {}

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroI32;
 
-use mmu_notifier::interval::{Answer, InsertErrorKind, Options, ReplaceErrorKind, Subscription};
+use mmu_notifier::interval::{Answer, InsertErrorKind, Notifier, Options, ReplaceErrorKind, Subscription};
 use mmu_notifier::list::{GetError, RegisterErrorKind};
 use mmu_notifier::{AddressSpace, Batch, Invalidation, LockAllError, OutOfMemory, PrimaryMmu, list};
 
@@ -69,28 +69,47 @@ fn c7_4_no_memory_for_a_primary_mmu_fails_the_build() {
     });
 }
 
+/// Inserts two thousand of the notifiers that `make` makes; returns how often an allocation failed an insert.
+fn insert_where_memory_fails<N: Notifier>(make: impl Fn() -> N) -> usize {
+    let space = AddressSpace::new();
+    let mut failures = 0;
+    let mut insert = |space: &AddressSpace, number: u64| {
+        each_allocation(
+            || space.insert(range(number, number + 1), make()),
+            |error| {
+                assert_eq!(error.cause, InsertErrorKind::OutOfMemory);
+                assert_eq!(space.stats().intervals, number, "nothing is left behind");
+                failures += 1;
+            },
+        )
+    };
+    // Enough for leaves to split and for the root to grow twice.
+    let subscriptions: Vec<_> = (0..2_000).map(|number| insert(&space, number)).collect();
+    assert_eq!(space.stats().intervals, 2_000);
+    space.invalidate(range(0, 2_000), || {});
+    assert_eq!(space.stats().hits, 2_000);
+    drop(subscriptions);
+    failures
+}
+
 #[test]
 fn c7_4_no_memory_for_an_insert() {
     within(|| {
-        let space = AddressSpace::new();
-        let mut failures = 0;
-        let mut insert = |space: &AddressSpace, number: u64| {
-            each_allocation(
-                || space.insert(range(number, number + 1), done as fn(&Invalidation) -> Answer),
-                |error| {
-                    assert_eq!(error.cause, InsertErrorKind::OutOfMemory);
-                    assert_eq!(space.stats().intervals, number, "nothing is left behind");
-                    failures += 1;
-                },
-            )
-        };
-        // Enough for leaves to split and for the root to grow twice.
-        let subscriptions: Vec<_> = (0..2_000).map(|number| insert(&space, number)).collect();
-        assert!(failures > 2_000);
-        assert_eq!(space.stats().intervals, 2_000);
-        space.invalidate(range(0, 2_000), || {});
-        assert_eq!(space.stats().hits, 2_000);
-        drop(subscriptions);
+        let failures = insert_where_memory_fails(|| done as fn(&Invalidation) -> Answer);
+        assert!(failures > 20, "records and pages come in blocks: {failures}");
+    });
+}
+
+#[test]
+fn c7_4_no_memory_for_an_insert_of_a_large_notifier() {
+    within(|| {
+        let large = [0u64; 100];
+        let failures = insert_where_memory_fails(|| {
+            move |what: &Invalidation| {
+                if what.range().start().get() + 1 == large[99] { Answer::Refused } else { Answer::Done }
+            }
+        });
+        assert!(failures > 2_000, "each record by itself: {failures}");
     });
 }
 
