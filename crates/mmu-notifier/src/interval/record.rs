@@ -156,8 +156,10 @@ pub(super) unsafe fn first_of<N>(node: NonNull<Node>) -> NonNull<First<N>> {
 /// # Safety
 /// The node was made by [`make_moved`] for the same type; no start knows it, and it is not used again.
 pub(super) unsafe fn free_moved<N>(node: NonNull<Node>) {
+    // SAFETY: as promised by the caller.
+    let space = *space_of(unsafe { node.as_ref() });
     // SAFETY: as promised by the caller; the subscription is a holder.
-    unsafe { drop_and_free(node.cast::<Moved<N>>(), space_of(node.as_ref())) };
+    unsafe { drop_and_free(node.cast::<Moved<N>>(), &space) };
 }
 
 /// Drops a record, and gives its memory back, also if the drop panics.
@@ -172,7 +174,9 @@ unsafe fn drop_and_free<R>(record: NonNull<R>, space: &SpaceOf) {
         #[inline]
         fn drop(&mut self) {
             // SAFETY: it has a holder.
-            let (held, slots) = unsafe { (self.0.held(), self.0.slots()) };
+            let held = unsafe { self.0.held() };
+            // SAFETY: as above.
+            let slots = unsafe { self.0.slots() };
             // SAFETY: it came from there with this layout, and what it held is gone.
             unsafe { held.watched().records.free(slots, self.1, self.2) };
         }
