@@ -27,7 +27,7 @@ use crate::space::Space;
 use crate::subscriptions::Subscriptions;
 use crate::trace;
 
-/// Starts an invalidation of one range; the caller ends it with [`end_one`] unless it failed.
+/// Starts an invalidation of one range; the caller ends it with [`end_one`](super::end_one) unless it failed.
 ///
 /// # Context
 /// Does not sleep by itself and allocates nothing; a callback's panic goes on behind it.
