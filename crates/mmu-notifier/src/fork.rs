@@ -168,7 +168,7 @@ extern "C" fn after_in_child() {
                         || context.is_some_and(|context| hazard.was_started_by(context))
                         || frame::is_own(id, hazard)
                 };
-                subscriptions.book.keep_only(own, crowd);
+                subscriptions.book.keep_only(own, context, crowd);
                 subscriptions.hooks.hang_again(&subscriptions.book);
                 subscriptions.freed.forget_waiters();
             }

@@ -223,7 +223,7 @@ impl Hazard {
     #[inline(always)]
     fn free_identity(&self) -> Option<u64> {
         let word = self.word();
-        let identity = word + GENERATION_ONE + CALLING;
+        let identity = word.wrapping_add(GENERATION_ONE + CALLING);
         let is_free = word & PHASE == 0 && self.taken.load(Ordering::Acquire) == 0;
         (is_free && identity & GENERATIONS & !PHASE != 0).then_some(identity)
     }

@@ -211,7 +211,7 @@ impl Scan {
     /// the block does not hold; if it does not, this look makes what that call did before its end visible.
     fn look_again(&self, hazard: &Hazard, blocks: bool) -> bool {
         if !blocks {
-            // ORDERING: pairs with the release fence in `Claim::publish`: a range that was stored after an
+            // ORDERING: pairs with the release fence in `Hazard::describe`: a range that was stored after an
             // end, then the word of that end or a later one.
             acquire_fence();
             hazard.word();

@@ -124,6 +124,33 @@ fn a_future_that_hung_at_a_fork_could_not_be_dropped_in_the_child() {
 }
 
 #[test]
+fn a_fork_in_a_fork_ended_the_invalidation_of_the_thread_that_forked() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let space = AddressSpace::new();
+    let watch = space.insert(range(0, 1), |_: &Invalidation| Answer::Done).unwrap();
+    space.invalidate(range(0, 1), || {});
+    let mut active = Some(space.invalidate_start(range(0, 1)));
+    let is_busy = || watch.try_read_begin().is_none();
+    in_child(|| {
+        assert!(is_busy(), "in the child");
+        in_child(|| {
+            assert!(is_busy(), "in the child of the child");
+            drop(active.take());
+            assert!(!is_busy());
+        });
+        assert!(is_busy(), "the grandchild's end is its own");
+        // What another thread of the child begins is not taken for what went on over the fork.
+        let user = space.downgrade();
+        let other = std::thread::spawn(move || user.invalidate_start_owned(range(0, 1))).join().unwrap();
+        drop(active.take());
+        assert!(is_busy(), "that of the other thread goes on");
+        in_child(|| assert!(!is_busy(), "and is over where that thread is not"));
+        drop(other);
+        assert!(!is_busy());
+    });
+}
+
+#[test]
 fn a_callback_of_the_crowd_that_forked_left_minus_one_in_the_child() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let space = AddressSpace::new();

@@ -315,15 +315,28 @@ impl Book {
         self.iter().map(|hazard| &hazard.post).chain(core::iter::once(&self.crowd.post))
     }
 
-    /// In the child of a fork: what other threads were doing is over. `own` tells this thread's hazards, and
-    /// `crowd` how many calls of this thread are open, calling, and in sections there.
-    pub(crate) fn keep_only(&self, own: impl Fn(&Hazard) -> bool, crowd: (u32, u32, u32)) {
-        for hazard in self.iter().filter(|hazard| !own(hazard)) {
-            hazard.word.store(hazard.word() & !PHASE, Ordering::Relaxed);
-            hazard.pin.store(0, Ordering::Relaxed);
-            hazard.section.store(0, Ordering::Relaxed);
-            hazard.taken.store(0, Ordering::Relaxed);
-            // The ring of another thread's number may be half linked: from here on they are nobody's.
+    /// In the child of a fork: what other threads were doing is over. `own` tells the hazards of this thread, whose
+    /// context this is, and `crowd` how many calls of this thread are open, calling, and in sections there.
+    ///
+    /// From here on no hazard has a number, which the first thread that comes may get: what goes on at one keeps it
+    /// claimed, and is known by the context.
+    pub(crate) fn keep_only(
+        &self,
+        own: impl Fn(&Hazard) -> bool,
+        context: Option<&Context>,
+        crowd: (u32, u32, u32),
+    ) {
+        for hazard in self.iter() {
+            if own(hazard) {
+                let thread = context.map_or(ptr::null(), ptr::from_ref).cast_mut();
+                hazard.thread.store(thread, Ordering::Relaxed);
+                hazard.taken.store(u32::from(!hazard.is_free()), Ordering::Relaxed);
+            } else {
+                hazard.word.store(hazard.word() & !PHASE, Ordering::Relaxed);
+                hazard.pin.store(0, Ordering::Relaxed);
+                hazard.section.store(0, Ordering::Relaxed);
+                hazard.taken.store(0, Ordering::Relaxed);
+            }
             hazard.number.store(0, Ordering::Relaxed);
         }
         self.crowd.open.store(crowd.0, Ordering::Relaxed);

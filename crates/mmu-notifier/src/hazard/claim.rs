@@ -141,6 +141,12 @@ impl<'b> Claim<'b> {
         }
     }
 
+    /// Says whether the claim goes beyond the end of what is published; for its holder, before that end.
+    #[inline]
+    pub(crate) fn is_kept(self) -> bool {
+        matches!(self, Claim::One(hazard) if hazard.taken.load(Ordering::Relaxed) != 0)
+    }
+
     /// Gives the claim back; nothing of it may be used afterwards.
     #[inline]
     pub(crate) fn give_back(self) {

@@ -232,7 +232,6 @@ impl Index {
     #[inline(always)]
     fn append(&self, leaf: &Page, (first, last): (u64, u64), node: *const Node) {
         let slot = leaf.used();
-        // Behind those that start there or before, alive or dead.
         // Behind those that start there or before, alive or dead; what is not there counts as the top of the space.
         let position = of_kind!(self.compare, kind => kind.count_all_up_to(&leaf.key, first)).min(slot);
         leaf.key[slot].store(first, Ordering::Relaxed);

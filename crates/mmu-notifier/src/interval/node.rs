@@ -28,7 +28,7 @@
 use alloc::boxed::Box;
 use core::cell::Cell;
 use core::mem::offset_of;
-use core::ptr::{self, NonNull};
+use core::ptr::{self, NonNull, fn_addr_eq};
 
 use super::table::SpaceOf;
 use super::{Answer, Options};
@@ -76,6 +76,16 @@ pub(crate) struct Callbacks {
 }
 
 impl Callbacks {
+    /// Says whether it calls the same functions in the same way, whatever the options and the space.
+    #[inline]
+    pub(super) fn calls_as(&self, other: &Callbacks) -> bool {
+        fn_addr_eq(self.invalidate, other.invalidate)
+            && fn_addr_eq(self.finish, other.finish)
+            && fn_addr_eq(self.free, other.free)
+            && self.sequence == other.sequence
+            && self.moved == other.moved
+    }
+
     /// The word of the owner; 0 for none.
     #[inline]
     pub(crate) fn owner(&self) -> u64 {

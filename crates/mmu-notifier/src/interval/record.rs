@@ -62,7 +62,9 @@ impl<N: Notifier> First<N> {
         options: Options,
         notifier: N,
     ) -> Result<NonNull<Self>, N> {
-        let Some(of_type) = subscriptions.tables.get(Table::<N, Self>::CALLBACKS, space) else {
+        let Some(of_type) =
+            subscriptions.tables.get(Table::<N, Self>::CALLBACKS, Layout::new::<Self>(), space)
+        else {
             return Err(notifier);
         };
         let Some(table) = Node::table_with(of_type, options) else { return Err(notifier) };
@@ -90,7 +92,8 @@ pub(super) fn make_moved<N: Notifier>(
 ) -> Option<NonNull<Node>> {
     // SAFETY: the subscription, whose node it is, is a holder.
     let space = unsafe { space_of(old).held() };
-    let of_type = subscriptions.tables.get(Table::<N, Moved<N>>::CALLBACKS, space)?;
+    let of_type =
+        subscriptions.tables.get(Table::<N, Moved<N>>::CALLBACKS, Layout::new::<Moved<N>>(), space)?;
     let table = Node::table_with(of_type, old.options())?;
     // SAFETY: the table lives as long as the space, which the first record holds, or is a box that goes with the node.
     let node = unsafe { Node::with_table(range, table) };

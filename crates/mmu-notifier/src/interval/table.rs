@@ -5,6 +5,7 @@
 //! at once may add two.
 
 use alloc::boxed::Box;
+use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
 use super::node::Callbacks;
@@ -61,8 +62,8 @@ impl SpaceOf {
 struct Table {
     callbacks: Callbacks,
     slots: Slots,
-    /// What it is a copy of, but for the space.
-    of: *const Callbacks,
+    /// That of the records.
+    layout: Layout,
     next: *mut Table,
 }
 
@@ -83,24 +84,25 @@ impl Tables {
         Tables(AtomicPtr::new(ptr::null_mut()))
     }
 
-    /// The table of records in `space`, whose tables these are, that have these callbacks; none if there is no memory.
+    /// The table of records in `space`, whose tables these are, with this layout and these callbacks; none if there is
+    /// no memory. By what they are: where code is unloaded, another type may stand at the same address.
     #[inline]
-    pub(super) fn get(&self, of: &'static Callbacks, space: &AddressSpaceRef) -> Option<&Callbacks> {
+    pub(super) fn get(&self, of: &Callbacks, layout: Layout, space: &AddressSpaceRef) -> Option<&Callbacks> {
         // ORDERING: acquire pairs with the release in `add`.
         let mut at = self.0.load(Ordering::Acquire);
         // SAFETY: by the invariant.
         while let Some(table) = unsafe { at.as_ref() } {
-            if ptr::eq(table.of, of) {
+            if table.layout == layout && table.callbacks.calls_as(of) {
                 return Some(&table.callbacks);
             }
             at = table.next;
         }
-        self.add(of, space)
+        self.add(of, layout, space)
     }
 
     #[cold]
-    fn add(&self, of: &'static Callbacks, space: &AddressSpaceRef) -> Option<&Callbacks> {
-        let table = Table { callbacks: *of, slots: Slots::new(), of, next: ptr::null_mut() };
+    fn add(&self, of: &Callbacks, layout: Layout, space: &AddressSpaceRef) -> Option<&Callbacks> {
+        let table = Table { callbacks: *of, slots: Slots::new(), layout, next: ptr::null_mut() };
         let table = Box::into_raw(try_box(table).ok()?);
         // SAFETY: until it is in the list it is this call's.
         let slots = NonNull::from(unsafe { &(*table).slots });

@@ -75,6 +75,8 @@ pub(crate) fn start_here<'r>(
     details: Details,
     room: &'r mut MaybeUninit<Left>,
 ) -> (Held, Option<&'r Left>) {
+    // First of all: its hook may panic, or start an invalidation itself.
+    diagnostics::start(subscriptions, range);
     // SAFETY: it is used in this call alone.
     let context = unsafe { platform::context() };
     let part = || Part::new(Invalidation::join(range, owner, details));
@@ -99,7 +101,6 @@ fn start_at<'r>(
     details: Details,
     room: &'r mut MaybeUninit<Left>,
 ) -> (Held, Option<&'r Left>) {
-    diagnostics::start(subscriptions, range);
     let index = &subscriptions.index;
     hazard.publish(identity, range.bounds(), owner.map_or(0, Owner::get), index.epoch());
     // CONTRACT C3.3: who is inserted from here on is busy for this invalidation, and not called.
@@ -132,7 +133,6 @@ fn start_elsewhere(space: &Space, left: &mut Left) -> Held {
     let (range, owner, details) = left.part.invalidation.split();
     let book = &subscriptions.book;
     let Some(hazard) = book.remembered(context).or_else(|| book.claim_another(context)) else {
-        diagnostics::start(subscriptions, range);
         return calls.run_slowly(left);
     };
     let (hazard, mut room) = ((hazard, hazard.next_identity()), MaybeUninit::uninit());
@@ -171,8 +171,8 @@ fn run_one(space: &Space, Left { part, started }: &mut Left, node: NonNull<Node>
     let mut answer = None;
     let (said, this) = (&mut answer, &*part);
     let result = platform::catch(move || *said = pass::call(node, this, (this.owner(), limit), || ()));
-    if result.is_ok() && answer == Some(Answer::Done) && subscriptions.list.count() == 0 {
-        return calls.activate_found(part, claim, 1, (&frame, link), started);
+    if result.is_ok() && matches!(answer, None | Some(Answer::Done)) && subscriptions.list.count() == 0 {
+        return calls.activate_found(part, claim, u64::from(answer.is_some()), (&frame, link), started);
     }
     calls.go_on_behind(part, (node, result.map(|()| answer)), limit, (&frame, link), started)
 }
@@ -203,7 +203,6 @@ fn run_found(space: &Space, Left { part, started }: &mut Left, limit: u64, found
 #[inline(never)]
 fn start_listed(space: &Space, left: &mut Left) -> Held {
     let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
-    diagnostics::start(subscriptions, left.part.invalidation.range());
     // SAFETY: it is used in this call alone.
     let context = unsafe { platform::context() };
     let calls = Calls { space, subscriptions, context };

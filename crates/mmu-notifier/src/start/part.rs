@@ -109,9 +109,12 @@ impl Held {
         if subscriptions.list.count() != 0 || !claim.is_active(self.identity) {
             return false;
         }
+        // Before: behind the idle word the hazard may be claimed anew, unless this claim was kept beyond it.
+        let kept = claim.is_kept();
         match claim.retire(self.identity) {
-            None => claim.give_back(),
-            Some(post) => ring_at_end(subscriptions, claim, post),
+            None if kept => claim.give_back(),
+            None => {}
+            Some(post) => ring_at_end(subscriptions, claim, post, kept),
         }
         true
     }
@@ -119,9 +122,11 @@ impl Held {
 
 /// Tells those who wait for an end.
 #[cold]
-fn ring_at_end(subscriptions: &Subscriptions, claim: Claim<'_>, post: &Post) {
+fn ring_at_end(subscriptions: &Subscriptions, claim: Claim<'_>, post: &Post, kept: bool) {
     let late = subscriptions.ring(Some(post));
-    claim.give_back();
+    if kept {
+        claim.give_back();
+    }
     if let Some(payload) = late {
         platform::in_drop(|| platform::resume(payload));
     }

@@ -4,13 +4,14 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Wake, Waker};
+use std::time::Duration;
 
 use mmu_notifier::interval::{Answer, Notifier, Options, ReadToken, Sequence, Subscription};
-use mmu_notifier::{AddressSpace, Batch, Invalidation, synchronize};
+use mmu_notifier::{AddressSpace, AddressSpaceRef, Batch, Invalidation, Range, list, synchronize};
 
-use super::harness::{Recorder, background, lock, range, within};
+use super::harness::{Gate, Recorder, background, lock, range, within};
 use super::probe::{Listed, Probe, insert, register, slot, take};
 
 fn panics<R>(call: impl FnOnce() -> R) -> bool {
@@ -172,5 +173,78 @@ fn a_waker_that_dropped_another_future_of_the_same_invalidation_waited_for_itsel
         active.end();
         let left = wakers.iter().filter(|waker| lock(&waker.0).is_some()).count();
         assert_eq!(left, 1, "the first that was woken dropped the other, which was then not woken");
+    });
+}
+
+/// Where the wake of an end stands, and what goes on meanwhile.
+#[derive(Default)]
+struct Stage {
+    in_wake: Gate,
+    in_callback: AtomicU64,
+    freed_in_callback: AtomicU64,
+}
+
+impl Wake for Stage {
+    fn wake(self: Arc<Self>) {
+        self.in_wake.pass();
+    }
+}
+
+/// In its first flush lets the wake go on, starts within, and has its registration dropped by another thread.
+struct Flushed {
+    stage: Arc<Stage>,
+    space: AddressSpaceRef,
+    ended: Arc<Gate>,
+    drop_it: mpsc::Sender<()>,
+}
+
+impl list::Notifier for Flushed {
+    fn invalidate_range(&self, _: Range) {
+        if self.stage.in_callback.swap(1, Ordering::SeqCst) != 0 {
+            return;
+        }
+        self.stage.in_wake.open();
+        self.ended.pass();
+        self.space.invalidate(range(8, 9), || {});
+        self.drop_it.send(()).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        self.stage.in_callback.store(2, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn an_end_on_another_thread_gave_back_the_claim_of_a_walk_that_began_meanwhile() {
+    within(|| {
+        let (space, stage, ended) =
+            (AddressSpace::new(), Arc::new(Stage::default()), Arc::new(Gate::default()));
+        let watch = space.insert(range(0, 1), |_: &Invalidation| Answer::Done).unwrap();
+        space.invalidate(range(0, 1), || {});
+        let active = space.invalidate_start_owned(range(0, 1));
+        stage.in_wake.hold();
+        ended.hold();
+        let mut future = Box::pin(watch.read_begin_async());
+        let waker = Waker::from(stage.clone());
+        assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        let over = ended.clone();
+        let ender = background(move || {
+            drop(active);
+            over.open();
+        });
+        stage.in_wake.wait_inside(1);
+        // The hazard is free again, and this thread's.
+        let (drop_it, dropping) = mpsc::channel();
+        let flushed =
+            Flushed { stage: stage.clone(), space: space.downgrade(), ended: ended.clone(), drop_it };
+        let registration = space.register(flushed).unwrap();
+        let seen = stage.clone();
+        let dropper = background(move || {
+            dropping.recv().unwrap();
+            drop(registration);
+            seen.freed_in_callback.store(seen.in_callback.load(Ordering::SeqCst), Ordering::SeqCst);
+        });
+        space.invalidate_range(range(0, 1));
+        ender.join();
+        dropper.join();
+        assert_eq!(stage.freed_in_callback.load(Ordering::SeqCst), 2, "freed while its callback ran");
     });
 }
