@@ -78,8 +78,8 @@ pub(crate) struct Hazard {
     taken: AtomicU32,
     /// The thread number that it belongs to; 0: nobody's.
     number: AtomicU32,
-    /// Starts under ids that are used up; those of the present one are its generations.
-    starts: AtomicU64,
+    /// The next in the book, or in the reserve. Here, so that a scan looks at no other line.
+    next: AtomicPtr<Hazard>,
     /// Who waits for a change of this hazard. (Here the second cache line begins.)
     pub(crate) post: Post,
     hits: AtomicU64,
@@ -89,8 +89,8 @@ pub(crate) struct Hazard {
     origin: AtomicPtr<Location<'static>>,
     /// The context of the thread that claimed it, where it is nobody's or that is diagnosed; to be compared only.
     thread: AtomicPtr<Context>,
-    /// The next in the book, or in the reserve.
-    next: AtomicPtr<Hazard>,
+    /// Starts under ids that are used up; those of the present one are its generations.
+    starts: AtomicU64,
     /// The next of the same thread number: a ring.
     sibling: AtomicPtr<Hazard>,
 }

@@ -24,8 +24,9 @@ const MOST: usize = 256;
 const FIRST: usize = 14;
 const LARGEST: usize = 64 << 10;
 
-/// The memory of the records of a space.
+/// The memory of the records of a space. On a cache line of its own: starts read what stands beside it.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Records {
     lock: SpinLock,
     /// All blocks. Used under the lock.
