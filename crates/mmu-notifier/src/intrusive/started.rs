@@ -1,8 +1,10 @@
 //! A start whose end is kept in its caller's memory, in place of a guard that borrows the space.
 
+use core::mem::MaybeUninit;
+
 use crate::invalidation::Invalidation;
 use crate::space::AddressSpaceRef;
-use crate::start::{self, Ending, Held, Part, StartError};
+use crate::start::{self, Ending, Held, Left, Part, StartError};
 
 /// What a start left for its end; see [`start`](Started::start). To be written into the caller's own structure.
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +38,12 @@ impl Started {
     /// As [`AddressSpaceRef::invalidate_start`].
     #[inline]
     pub fn start(space: &AddressSpaceRef, what: Invalidation) -> Result<Self, StartError> {
-        let mut started = start::Started::new();
-        let held = start::start_one(space.space(), what, &mut started)?;
-        Ok(Started { held, started })
+        let Some(subscriptions) = space.space().subscriptions() else { return Ok(Self::unheard()) };
+        let (range, owner, details) = what.split();
+        let mut room = MaybeUninit::uninit();
+        let (held, left) = start::start_here(space.space(), subscriptions, range, owner, details, &mut room);
+        let started = left.map_or_else(start::Started::unheard, Left::started);
+        Ok(Started { held: held.if_accepted()?, started })
     }
 
     /// Ends it (`__mmu_notifier_invalidate_range_end`). A second end of one start is diagnosed, and does nothing on

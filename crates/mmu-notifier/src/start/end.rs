@@ -75,7 +75,7 @@ pub(crate) fn end_left(space: &Space, held: Held, details: Details, left: Option
 /// Ends a start of one range that nobody has to be told of; false if there is more to it, and then nothing was done.
 #[inline]
 pub(crate) fn end_shortly(space: &Space, held: Held) -> bool {
-    !trace::ENABLED && space.subscriptions().is_some_and(|subscriptions| end_alone(subscriptions, held))
+    !trace::ENABLED && space.subscriptions().is_some_and(|subscriptions| held.end_alone(subscriptions))
 }
 
 /// Ends what began before anybody watched the space.

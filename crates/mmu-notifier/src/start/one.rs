@@ -55,7 +55,7 @@ fn start_apart(
     let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
     let mut room = MaybeUninit::uninit();
     let (held, left) = start_here(space, subscriptions, range, owner, details, &mut room);
-    *started = left.map_or_else(Started::unheard, |left| left.started);
+    *started = left.map_or_else(Started::unheard, Left::started);
     held
 }
 
@@ -137,7 +137,7 @@ fn start_elsewhere(space: &Space, left: &mut Left) -> Held {
     };
     let (hazard, mut room) = ((hazard, hazard.next_identity()), MaybeUninit::uninit());
     let (held, found) = start_at(space, subscriptions, hazard, range, owner, details, &mut room);
-    left.started = found.map_or_else(Started::unheard, |found| found.started);
+    left.started = found.map_or_else(Started::unheard, Left::started);
     held
 }
 

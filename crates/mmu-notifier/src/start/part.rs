@@ -207,6 +207,11 @@ impl Started {
 }
 
 impl Left {
+    #[inline]
+    pub(crate) fn started(&self) -> Started {
+        self.started
+    }
+
     /// What a start of `part` leaves that fills it in.
     #[inline(always)]
     pub(super) fn fill(
