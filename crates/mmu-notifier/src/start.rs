@@ -53,6 +53,16 @@ pub(crate) fn start(space: &Space, parts: &mut [Part], started: &mut Started) ->
     })
 }
 
+/// What a start leaves to be done when it is out of its frame: as long as that is linked, callbacks may look at the
+/// parts, which are therefore shared.
+struct Conclusion {
+    /// Empty in the end; its drop would have to find that out.
+    outcome: ManuallyDrop<Outcome>,
+    /// How many callbacks of intervals were called.
+    called: u64,
+    exit_due: bool,
+}
+
 /// A start under way.
 struct Calls<'c> {
     space: &'c Space,
@@ -111,35 +121,37 @@ impl<'c> Calls<'c> {
         mut pass: Option<&mut Pass<'_>>,
         started: &mut Started,
     ) -> Result<(), StartError> {
-        let _span = trace::calling(self.subscriptions, parts);
-        let frame = self.frame(parts, section);
-        let link = frame.link(self.context);
-        if let Some(pass) = &mut pass {
-            pass.begin_all(parts);
-        }
-        self.go_on(parts, section, pass, (&frame, link), started)
+        let mut conclusion = {
+            let parts = &*parts;
+            let _span = trace::calling(self.subscriptions, parts);
+            let frame = self.frame(parts, section);
+            let link = frame.link(self.context);
+            if let Some(pass) = &mut pass {
+                pass.begin_all(parts);
+            }
+            self.go_on(parts, section, pass, (&frame, link), started)
+        };
+        self.conclude(parts, started, &mut conclusion)
     }
 
     /// Goes on behind the first passes.
     #[inline(always)]
     fn go_on(
         &self,
-        parts: &mut [Part],
+        parts: &[Part],
         section: Claim<'_>,
         mut pass: Option<&mut Pass<'_>>,
         (frame, link): (&Frame, Link<'_>),
         started: &mut Started,
-    ) -> Result<(), StartError> {
-        // Empty in the end; its drop would have to find that out.
+    ) -> Conclusion {
         let mut outcome = ManuallyDrop::new(Outcome::default());
         self.call(frame, section, parts, pass.as_deref_mut(), started, &mut outcome);
         drop(link);
-        started.forks = crate::fork::count();
         if pass.is_none() {
             section.give_back();
         }
         let called = pass.map_or(0, |pass| pass.called);
-        self.conclude(parts, started, called, &mut outcome, frame.is_exit_due())
+        Conclusion { outcome, called, exit_due: frame.is_exit_due() }
     }
 
     /// Makes the second passes, then calls the list. Sets the limit up to which the list has heard of the start.
@@ -195,21 +207,21 @@ impl<'c> Calls<'c> {
         }
     }
 
-    /// Turns an outcome into what the caller gets.
+    /// Turns a conclusion into what the caller gets.
     #[inline]
     fn conclude(
         &self,
         parts: &mut [Part],
         started: &mut Started,
-        called: u64,
-        outcome: &mut Outcome,
-        exit_due: bool,
+        conclusion: &mut Conclusion,
     ) -> Result<(), StartError> {
-        if let (Outcome { failure: None, late: None }, false) = (&*outcome, exit_due) {
-            trace::started(self.subscriptions, parts, called);
+        started.forks = crate::fork::count();
+        let Conclusion { outcome, called, exit_due } = conclusion;
+        if let (Outcome { failure: None, late: None }, false) = (&**outcome, *exit_due) {
+            trace::started(self.subscriptions, parts, *called);
             return Ok(());
         }
-        self.conclude_roughly(parts, started, called, outcome, exit_due)
+        self.conclude_roughly(parts, started, *called, core::mem::take(&mut **outcome), *exit_due)
     }
 
     /// Runs an exit that was left to this call, and undoes a start that failed.
@@ -219,10 +231,10 @@ impl<'c> Calls<'c> {
         parts: &mut [Part],
         started: &mut Started,
         called: u64,
-        outcome: &mut Outcome,
+        outcome: Outcome,
         exit_due: bool,
     ) -> Result<(), StartError> {
-        let Outcome { failure, mut late } = core::mem::take(outcome);
+        let Outcome { failure, mut late } = outcome;
         if failure.is_some() {
             self.subscriptions.count_refusal();
             parts.iter().for_each(|part| part.give_back(self.subscriptions));

@@ -7,12 +7,12 @@
 
 #![expect(unsafe_code, reason = "the context of the thread is kept for the time of a call")]
 
-use core::mem::MaybeUninit;
+use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ptr::NonNull;
 use core::slice;
 
 use super::pass::{self, Pass};
-use super::{Calls, Failure, Held, Left, Outcome, Part, StartError, Started, kind_of};
+use super::{Calls, Conclusion, Failure, Held, Left, Outcome, Part, StartError, Started, kind_of};
 use crate::address::Range;
 use crate::diagnostics;
 use crate::frame::{self, Frame, Kind, Link};
@@ -144,22 +144,19 @@ fn start_elsewhere(space: &Space, left: &mut Left) -> Held {
 /// Tells those who wait for a start that has hit nobody.
 #[cold]
 #[inline(never)]
-fn ring(space: &Space, Left { part, started }: &mut Left, post: &Post) -> Held {
-    let Some(subscriptions) = space.subscriptions() else { return part.held };
-    *started = Started::unheard();
-    let mut outcome = Outcome { failure: None, late: subscriptions.ring(Some(post)) };
-    platform::with_context(|context| {
-        let calls = Calls { space, subscriptions, context };
-        let result = calls.conclude(slice::from_mut(part), started, 0, &mut outcome, false);
-        debug_assert!(result.is_ok(), "nobody was called, so nobody refused");
-    });
-    part.held
+fn ring(space: &Space, left: &mut Left, post: &Post) -> Held {
+    let Some(subscriptions) = space.subscriptions() else { return left.part.held };
+    // SAFETY: it is used in this call alone.
+    let calls = Calls { space, subscriptions, context: unsafe { platform::context() } };
+    let outcome = Outcome { failure: None, late: subscriptions.ring(Some(post)) };
+    calls.conclude_one(left, Conclusion { outcome: ManuallyDrop::new(outcome), called: 0, exit_due: false })
 }
 
 /// The way of one range that is published and hits one. Nothing is in memory but what callbacks may look at.
 #[inline(never)]
-fn run_one(space: &Space, Left { part, started }: &mut Left, node: NonNull<Node>, limit: u64) -> Held {
-    let Some(subscriptions) = space.subscriptions() else { return part.held };
+fn run_one(space: &Space, left: &mut Left, node: NonNull<Node>, limit: u64) -> Held {
+    let Left { part, started } = left;
+    let (part, Some(subscriptions)) = (&*part, space.subscriptions()) else { return part.held };
     // SAFETY: it is used in this call alone.
     let context = unsafe { platform::context() };
     let calls = Calls { space, subscriptions, context };
@@ -169,18 +166,28 @@ fn run_one(space: &Space, Left { part, started }: &mut Left, node: NonNull<Node>
     let frame = calls.frame(slice::from_ref(part), claim);
     let link = frame.link(context);
     let mut answer = None;
-    let (said, this) = (&mut answer, &*part);
-    let result = platform::catch(move || *said = pass::call(node, this, (this.owner(), limit), || ()));
-    if result.is_ok() && matches!(answer, None | Some(Answer::Done)) && subscriptions.list.count() == 0 {
-        return calls.activate_found(part, claim, u64::from(answer.is_some()), (&frame, link), started);
-    }
-    calls.go_on_behind(part, (node, result.map(|()| answer)), limit, (&frame, link), started)
+    let said = &mut answer;
+    let result = platform::catch(move || *said = pass::call(node, part, (part.owner(), limit), || ()));
+    let conclusion =
+        if result.is_ok() && matches!(answer, None | Some(Answer::Done)) && subscriptions.list.count() == 0 {
+            match calls.activate_found(part, claim, u64::from(answer.is_some()), (&frame, link)) {
+                None => {
+                    *started = Started::unheard();
+                    return part.held;
+                }
+                Some(conclusion) => conclusion,
+            }
+        } else {
+            calls.go_on_behind(part, (node, result.map(|()| answer)), limit, (&frame, link), started)
+        };
+    calls.conclude_one(left, conclusion)
 }
 
 /// The way of one range that is published, and hits several or is heard by the list.
 #[inline(never)]
-fn run_found(space: &Space, Left { part, started }: &mut Left, limit: u64, found: Found) -> Held {
-    let Some(subscriptions) = space.subscriptions() else { return part.held };
+fn run_found(space: &Space, left: &mut Left, limit: u64, found: Found) -> Held {
+    let Left { part, started } = left;
+    let (part, Some(subscriptions)) = (&*part, space.subscriptions()) else { return part.held };
     // SAFETY: it is used in this call alone.
     let context = unsafe { platform::context() };
     let calls = Calls { space, subscriptions, context };
@@ -193,10 +200,18 @@ fn run_found(space: &Space, Left { part, started }: &mut Left, limit: u64, found
     let frame = calls.frame(slice::from_ref(part), claim);
     let link = frame.link(context);
     pass.begin_one(part);
-    if !pass.is_over() || subscriptions.list.count() != 0 {
-        return calls.go_on_found(part, &mut pass, (&frame, link), started);
-    }
-    calls.activate_found(part, claim, pass.called, (&frame, link), started)
+    let conclusion = if pass.is_over() && subscriptions.list.count() == 0 {
+        match calls.activate_found(part, claim, pass.called, (&frame, link)) {
+            None => {
+                *started = Started::unheard();
+                return part.held;
+            }
+            Some(conclusion) => conclusion,
+        }
+    } else {
+        calls.go_on_found(part, &mut pass, (&frame, link), started)
+    };
+    calls.conclude_one(left, conclusion)
 }
 
 /// One range where there is no interval side: the list alone hears it.
@@ -213,6 +228,7 @@ fn start_listed(space: &Space, left: &mut Left) -> Held {
     let section = Claim::One(hazard);
     section.keep();
     let Left { part, started } = left;
+    let part = &*part;
     let _span = trace::calling(subscriptions, slice::from_ref(part));
     let parts = slice::from_ref(part);
     let place = frame::Place { space: subscriptions.id, section, parts };
@@ -226,7 +242,8 @@ fn start_listed(space: &Space, left: &mut Left) -> Held {
         if let Err(stop) = heard {
             walk.go_on_behind(stop, &mut || (), &mut failure);
         }
-        return calls.conclude_listed(part, section, failure, (&frame, link), started);
+        let conclusion = calls.leave_listed(section, failure, (&frame, link));
+        return calls.conclude_one(left, conclusion);
     }
     drop(link);
     started.forks = crate::fork::count();
@@ -236,23 +253,25 @@ fn start_listed(space: &Space, left: &mut Left) -> Held {
 }
 
 impl Calls<'_> {
-    /// Leaves the section of a start that only the list hears, and makes what is owed behind it.
+    /// Does what is left of the start of one range, and gives what is held then.
+    fn conclude_one(&self, left: &mut Left, mut conclusion: Conclusion) -> Held {
+        let Left { part, started } = left;
+        let result = self.conclude(slice::from_mut(part), started, &mut conclusion);
+        part.held.unless_refused(result)
+    }
+
+    /// Leaves the section of a start that only the list hears.
     #[cold]
-    fn conclude_listed(
+    fn leave_listed(
         &self,
-        part: &mut Part,
         section: Claim<'_>,
         failure: Option<Failure>,
         (frame, link): (&Frame, Link<'_>),
-        started: &mut Started,
-    ) -> Held {
-        let mut outcome = Outcome { failure, late: self.subscriptions.leave_section(section) };
+    ) -> Conclusion {
+        let outcome = Outcome { failure, late: self.subscriptions.leave_section(section) };
         drop(link);
-        started.forks = crate::fork::count();
         section.give_back();
-        let parts = slice::from_mut(part);
-        let result = self.conclude(parts, started, 0, &mut outcome, frame.is_exit_due());
-        Held::NOTHING.unless_refused(result)
+        Conclusion { outcome: ManuallyDrop::new(outcome), called: 0, exit_due: frame.is_exit_due() }
     }
 
     /// The way of one range for which there is no hazard, or none is at hand.
@@ -262,37 +281,43 @@ impl Calls<'_> {
         part.held.unless_refused(result)
     }
 
-    /// Ends a start that hit somebody, and has made all passes.
-    #[inline]
+    /// Ends a start that hit somebody, and has made all passes; none if nothing is left of it.
+    #[inline(always)]
     fn activate_found(
         &self,
-        part: &mut Part,
+        part: &Part,
         claim: Claim<'_>,
         called: u64,
         (frame, link): (&Frame, Link<'_>),
-        started: &mut Started,
-    ) -> Held {
+    ) -> Option<Conclusion> {
         claim.count(called);
         let post = claim.activate(part.identity());
         if post.is_some() || frame.is_exit_due() {
-            return self.ring_found(part, called, post, (frame, link), started);
+            return Some(self.ring_found(called, post, (frame, link)));
         }
         drop(link);
-        *started = Started::unheard();
         trace::started(self.subscriptions, slice::from_ref(part), called);
-        part.held
+        None
+    }
+
+    /// Tells those who wait for a start that hit somebody.
+    #[cold]
+    fn ring_found(&self, called: u64, post: Option<&Post>, (frame, link): (&Frame, Link<'_>)) -> Conclusion {
+        let outcome = Outcome { failure: None, late: self.subscriptions.ring(post) };
+        drop(link);
+        Conclusion { outcome: ManuallyDrop::new(outcome), called, exit_due: frame.is_exit_due() }
     }
 
     /// Goes on behind the first pass over the only one that is hit, where there is more to it.
     #[inline(never)]
     fn go_on_behind(
         &self,
-        part: &mut Part,
+        part: &Part,
         (node, answer): (NonNull<Node>, Result<Option<Answer>, Payload>),
         limit: u64,
         framed: (&Frame, Link<'_>),
         started: &mut Started,
-    ) -> Held {
+    ) -> Conclusion {
         let mut batch = Batch::new();
         let mut pass = Pass::new(self.subscriptions, limit, &mut batch, true);
         pass.begin_behind(node, part, answer);
@@ -303,31 +328,12 @@ impl Calls<'_> {
     #[inline(never)]
     fn go_on_found(
         &self,
-        part: &mut Part,
+        part: &Part,
         pass: &mut Pass<'_>,
         framed: (&Frame, Link<'_>),
         started: &mut Started,
-    ) -> Held {
-        let Some(claim) = part.claim(self.subscriptions) else { return part.held };
-        let result = self.go_on(slice::from_mut(part), claim, Some(pass), framed, started);
-        part.held.unless_refused(result)
-    }
-
-    /// Tells those who wait for a start that hit somebody, and makes an exit that was left to it.
-    #[cold]
-    fn ring_found(
-        &self,
-        part: &mut Part,
-        called: u64,
-        post: Option<&Post>,
-        (frame, link): (&Frame, Link<'_>),
-        started: &mut Started,
-    ) -> Held {
-        let mut outcome = Outcome { failure: None, late: self.subscriptions.ring(post) };
-        drop(link);
-        started.forks = crate::fork::count();
-        let parts = slice::from_mut(part);
-        let result = self.conclude(parts, started, called, &mut outcome, frame.is_exit_due());
-        part.held.unless_refused(result)
+    ) -> Conclusion {
+        let claim = part.claim(self.subscriptions).expect("a range that is published has a claim");
+        self.go_on(slice::from_ref(part), claim, Some(pass), framed, started)
     }
 }
