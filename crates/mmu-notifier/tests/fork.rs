@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use mmu_notifier::interval::{Answer, Notifier, Sequence, Subscription};
 use mmu_notifier::mirror::{FaultError, Mirror};
-use mmu_notifier::{AddressSpace, Invalidation, Range};
+use mmu_notifier::{ActiveInvalidation, AddressSpace, Invalidation, Range};
 
 // SAFETY: the signatures are those of POSIX on systems with an int of 32 bits.
 unsafe extern "C" {
@@ -123,15 +123,21 @@ fn a_future_that_hung_at_a_fork_could_not_be_dropped_in_the_child() {
     assert!(matches!(both.as_mut().poll(&mut context), Poll::Ready(_)));
 }
 
-#[test]
-fn a_fork_in_a_fork_ended_the_invalidation_of_the_thread_that_forked() {
+/// Forks under an invalidation; the child gets its guard, the space, and whether the range is busy.
+fn in_child_under_an_invalidation(
+    child: impl FnOnce(&mut Option<ActiveInvalidation<'_>>, &AddressSpace, &dyn Fn() -> bool),
+) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let space = AddressSpace::new();
     let watch = space.insert(range(0, 1), |_: &Invalidation| Answer::Done).unwrap();
     space.invalidate(range(0, 1), || {});
     let mut active = Some(space.invalidate_start(range(0, 1)));
-    let is_busy = || watch.try_read_begin().is_none();
-    in_child(|| {
+    in_child(|| child(&mut active, &space, &|| watch.try_read_begin().is_none()));
+}
+
+#[test]
+fn a_fork_in_a_fork_ended_the_invalidation_of_the_thread_that_forked() {
+    in_child_under_an_invalidation(|active, _, is_busy| {
         assert!(is_busy(), "in the child");
         in_child(|| {
             assert!(is_busy(), "in the child of the child");
@@ -147,13 +153,7 @@ fn a_fork_in_a_fork_ended_the_invalidation_of_the_thread_that_forked() {
 #[test]
 #[cfg_attr(mmu_notifier_tsan, ignore = "its children start no threads")]
 fn what_a_thread_of_a_child_began_was_taken_for_what_went_on_over_the_fork() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let space = AddressSpace::new();
-    let watch = space.insert(range(0, 1), |_: &Invalidation| Answer::Done).unwrap();
-    space.invalidate(range(0, 1), || {});
-    let mut active = Some(space.invalidate_start(range(0, 1)));
-    let is_busy = || watch.try_read_begin().is_none();
-    in_child(|| {
+    in_child_under_an_invalidation(|active, space, is_busy| {
         let user = space.downgrade();
         let other = std::thread::spawn(move || user.invalidate_start_owned(range(0, 1))).join().unwrap();
         drop(active.take());

@@ -15,6 +15,7 @@ thread_local! {
     static ALLOCATED: Cell<u64> = const { Cell::new(0) };
     static FREED: Cell<u64> = const { Cell::new(0) };
     static FAILS_AFTER: Cell<u64> = const { Cell::new(u64::MAX) };
+    static FAILS_ABOVE: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
 #[global_allocator]
@@ -24,7 +25,7 @@ static COUNTING: Counting = Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATED.set(ALLOCATED.get() + 1);
-        if ALLOCATED.get() > FAILS_AFTER.get() {
+        if ALLOCATED.get() > FAILS_AFTER.get() || layout.size() > FAILS_ABOVE.get() {
             return std::ptr::null_mut();
         }
         // SAFETY: the caller owes the same to us as we do here.
@@ -50,6 +51,14 @@ pub(super) fn failing_from<R>(allowed: u64, call: impl FnOnce() -> R) -> R {
     FAILS_AFTER.set(ALLOCATED.get() + allowed);
     let result = call();
     FAILS_AFTER.set(u64::MAX);
+    result
+}
+
+/// Runs `call` on a machine that has memory for allocations of this thread of so many bytes at the most.
+pub(super) fn failing_above<R>(bytes: usize, call: impl FnOnce() -> R) -> R {
+    let before = FAILS_ABOVE.replace(bytes);
+    let result = call();
+    FAILS_ABOVE.set(before);
     result
 }
 

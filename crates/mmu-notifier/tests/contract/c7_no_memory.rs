@@ -4,9 +4,9 @@ use std::num::NonZeroI32;
 
 use mmu_notifier::interval::{Answer, InsertErrorKind, Notifier, Options, ReplaceErrorKind, Subscription};
 use mmu_notifier::list::{GetError, RegisterErrorKind};
-use mmu_notifier::{AddressSpace, Batch, Invalidation, LockAllError, OutOfMemory, PrimaryMmu, list};
+use mmu_notifier::{AddressSpace, Batch, Invalidation, LockAllError, OutOfMemory, PrimaryMmu, Range, list};
 
-use super::c7_allocation::failing_from;
+use super::c7_allocation::{failing_above, failing_from};
 use super::harness::{range, within};
 
 fn done(_: &Invalidation) -> Answer {
@@ -111,6 +111,40 @@ fn c7_4_no_memory_for_an_insert_of_a_large_notifier() {
         });
         assert!(failures > 2_000, "each record by itself: {failures}");
     });
+}
+
+/// Inserts so many that the index asks for its largest blocks, removes every second one, and puts others in their place;
+/// an invalidation of everything calls those that are there.
+fn insert_many(largest_block: usize) {
+    const MANY: u64 = 100_000;
+    let space = AddressSpace::new();
+    let insert = |number| {
+        let made = range(2 * number, 2 * number + 1);
+        failing_above(largest_block, || space.insert(made, done as fn(&Invalidation) -> Answer))
+    };
+    let mut subscriptions: Vec<_> = (0..MANY).map(|number| Some(insert(number).unwrap())).collect();
+    let mut hits = 0;
+    let mut expect = |more: u64| {
+        space.invalidate(Range::ALL, || {});
+        hits += more;
+        assert_eq!((space.stats().intervals, space.stats().hits), (more, hits));
+    };
+    expect(MANY);
+    subscriptions.iter_mut().step_by(2).for_each(|subscription| *subscription = None);
+    expect(MANY / 2);
+    subscriptions.iter_mut().zip(0..).step_by(2).for_each(|(place, number)| *place = insert(number).ok());
+    expect(MANY);
+}
+
+#[test]
+fn c3_1_among_a_hundred_thousand_each_is_called() {
+    within(|| insert_many(usize::MAX));
+}
+
+#[test]
+fn c7_4_where_no_large_block_is_to_be_had_inserts_take_small_ones() {
+    // The least that a space needs at once is the block of its hazards.
+    within(|| insert_many(8 << 10));
 }
 
 #[test]

@@ -166,6 +166,20 @@ impl Kind for Avx512 {
     }
 }
 
+/// Assembly with AVX2 that reads two arrays at the most, and changes what is named and the vector registers: vzeroupper, its
+/// last instruction, clears the upper half of each of the sixteen.
+macro_rules! avx2 {
+    ($($part:tt)*) => {
+        asm!(
+            $($part)*
+            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
+            out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+            out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+            options(readonly, nostack)
+        )
+    };
+}
+
 /// Eight entries, from `at` bytes on, against the bounds in ymm0 and ymm1: into `to` a double word each, all ones if it is
 /// outside. Those at 2 and 3 change places with those at 4 and 5.
 macro_rules! eight_outside {
@@ -218,10 +232,9 @@ impl Avx2 {
     #[inline(always)]
     fn outside(self, keys: &Words, maxima: &Words, first: u64, last: u64) -> u32 {
         let found: u32;
-        // SAFETY: the processor has it; it reads the two arrays only, and what it changes is named; vzeroupper clears the
-        // upper half of each of the sixteen.
+        // SAFETY: the processor has it; it reads the two arrays only, and what it changes is named.
         unsafe {
-            asm!(
+            avx2!(
                 "vmovq xmm0, {first}",
                 "vpbroadcastq ymm0, xmm0",
                 "vmovq xmm1, {last}",
@@ -245,10 +258,6 @@ impl Avx2 {
                 keys = in(reg) keys, maxima = in(reg) maxima,
                 first = in(reg) first ^ SIGN, last = in(reg) last ^ SIGN,
                 found = lateout(reg) found, upper = out(reg) _,
-                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
-                out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
-                out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
-                options(readonly, nostack)
             );
         }
         found
@@ -260,7 +269,7 @@ impl Avx2 {
         let found: u32;
         // SAFETY: as above.
         unsafe {
-            asm!(
+            avx2!(
                 "vmovq xmm0, {first}",
                 "vpbroadcastq ymm0, xmm0",
                 "vmovq xmm1, {last}",
@@ -275,10 +284,6 @@ impl Avx2 {
                 "vzeroupper",
                 keys = in(reg) keys, maxima = in(reg) maxima,
                 first = in(reg) first ^ SIGN, last = in(reg) last ^ SIGN, found = lateout(reg) found,
-                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
-                out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
-                out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
-                options(readonly, nostack)
             );
         }
         found
@@ -300,7 +305,7 @@ impl Kind for Avx2 {
         let above: u32;
         // SAFETY: as above.
         unsafe {
-            asm!(
+            avx2!(
                 "vmovq xmm0, {bound}",
                 "vpbroadcastq ymm0, xmm0",
                 eight_above!("ymm8", "0"),
@@ -315,10 +320,6 @@ impl Kind for Avx2 {
                 "popcnt {above:e}, {above:e}",
                 "vzeroupper",
                 keys = in(reg) keys, bound = in(reg) bound ^ SIGN, above = lateout(reg) above,
-                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
-                out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
-                out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
-                options(readonly, nostack)
             );
         }
         keys.len() - above as usize
