@@ -12,6 +12,7 @@
 #![expect(unsafe_code, reason = "nodes are called through raw pointers")]
 
 mod end;
+mod listed;
 mod one;
 mod outcome;
 mod part;
@@ -79,7 +80,7 @@ impl<'c> Calls<'c> {
         }
         if !self.subscriptions.index.is_open() {
             if !self.subscriptions.list.is_heard() {
-                self.heard_by_nobody(parts);
+                trace::started(self.subscriptions, parts, 0);
                 return Ok(());
             }
             let section = self.subscriptions.book.claim(self.context);
@@ -96,12 +97,6 @@ impl<'c> Calls<'c> {
         let claim = parts.first().and_then(|part| part.claim(self.subscriptions));
         let section = claim.expect("a range that is announced has a claim");
         self.run(parts, section, Some(&mut pass), started)
-    }
-
-    /// A start that leaves no trace on either side.
-    fn heard_by_nobody(&self, parts: &[Part]) -> Held {
-        trace::started(self.subscriptions, parts, 0);
-        Held::NOTHING
     }
 
     /// What a start is to its callbacks.

@@ -13,7 +13,9 @@ use crate::diagnostics::{self, Rule};
 use crate::frees::{self, Ticket};
 use crate::hung::Hung;
 use crate::invalidation::Invalidation;
-use crate::list::{Callbacks, GetError, Key, Lookup, Node, RegisterErrorKind, WouldBlock, Young, leave};
+use crate::list::{
+    Callbacks, Flushed, GetError, Key, Lookup, Node, RegisterErrorKind, WouldBlock, Young, leave,
+};
 use crate::map_lock::MapLockGuard;
 use crate::platform;
 use crate::space::{AddressSpaceRef, Pte};
@@ -86,6 +88,7 @@ impl ListenerCallbacks {
             release: release::<O>,
             start: start::<O>,
             end: end::<O>,
+            flush_and_end: flush_and_end::<O>,
             invalidate_range: invalidate_range::<O>,
             young: young::<O>,
             change_pte: change_pte::<O>,
@@ -131,6 +134,16 @@ unsafe fn start<O: ListenerOps>(node: NonNull<Node>, what: &Invalidation) -> Res
 /// As for [`release`].
 unsafe fn end<O: ListenerOps>(node: NonNull<Node>, what: &Invalidation) {
     // SAFETY: as promised by the caller; the node is its first field.
+    unsafe { O::invalidate_range_end(node.cast(), what) };
+}
+
+/// # Safety
+/// As for [`release`].
+unsafe fn flush_and_end<O: ListenerOps>(node: NonNull<Node>, what: &Invalidation, flushed: &Flushed) {
+    // SAFETY: as promised by the caller; the node is its first field.
+    unsafe { O::invalidate_range(node.cast(), what.range()) };
+    flushed.note(node);
+    // SAFETY: as above; a callback that runs frees nothing that its walk knows.
     unsafe { O::invalidate_range_end(node.cast(), what) };
 }
 

@@ -29,9 +29,26 @@ pub(crate) struct Callbacks {
     pub(crate) release: unsafe fn(NonNull<Node>),
     pub(crate) start: unsafe fn(NonNull<Node>, &Invalidation) -> Result<(), WouldBlock>,
     pub(crate) end: unsafe fn(NonNull<Node>, &Invalidation),
+    /// `invalidate_range`, a note of it, and the end: so that an end is one call a node.
+    pub(crate) flush_and_end: unsafe fn(NonNull<Node>, &Invalidation, &Flushed),
     pub(crate) invalidate_range: unsafe fn(NonNull<Node>, Range),
     pub(crate) young: unsafe fn(NonNull<Node>, Young) -> bool,
     pub(crate) change_pte: unsafe fn(NonNull<Node>, Address, Pte),
+}
+
+/// The node whose `invalidate_range` has returned last, for a walk whose callback panics.
+#[derive(Debug, Default)]
+pub(crate) struct Flushed(Cell<Option<NonNull<Node>>>);
+
+impl Flushed {
+    #[inline(always)]
+    pub(crate) fn note(&self, node: NonNull<Node>) {
+        self.0.set(Some(node));
+    }
+
+    pub(super) fn is(&self, node: NonNull<Node>) -> bool {
+        self.0.get() == Some(node)
+    }
 }
 
 /// By what get finds a shared notifier: its type, and a word that the user chooses.

@@ -34,6 +34,11 @@ impl<N: Notifier> Record<N> {
         release: |node| call(&node, N::release),
         start: |node, what| call(&node, |notifier: &N| notifier.invalidate_range_start(what)),
         end: |node, what| call(&node, |notifier: &N| notifier.invalidate_range_end(what)),
+        flush_and_end: |node, what, flushed| {
+            call(&node, |notifier: &N| notifier.invalidate_range(what.range()));
+            flushed.note(node);
+            call(&node, |notifier: &N| notifier.invalidate_range_end(what));
+        },
         invalidate_range: |node, range| call(&node, |notifier: &N| notifier.invalidate_range(range)),
         young: |node, question| call(&node, |notifier: &N| young(notifier, question)),
         change_pte: |node, address, pte| call(&node, |notifier: &N| notifier.change_pte(address, pte)),

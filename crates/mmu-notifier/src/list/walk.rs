@@ -8,10 +8,10 @@
 use core::ptr::NonNull;
 
 use super::array::{Entries, List};
-use super::node::{Callbacks, Node, Young};
+use super::node::{Callbacks, Flushed, Node, Young};
 use crate::address::{Address, Range};
 use crate::diagnostics::{self, Rule};
-use crate::frame::{self, Frame, Kind};
+use crate::frame::{self, Frame, Kind, Link};
 use crate::hazard::Claim;
 use crate::invalidation::Invalidation;
 use crate::platform::{self, Context, Payload};
@@ -44,6 +44,16 @@ impl Call<'_> {
         let link = frame.link(self.context);
         self.subscriptions.list.enter(self.section);
         let result = visit(self.subscriptions.list.entries(), &mut panic);
+        (result, self.leave(panic, (&frame, link), give_back))
+    }
+
+    /// Leaves the section and the frame of a walk, and makes the exit that was left to it. Returns the first panic.
+    pub(crate) fn leave(
+        &self,
+        mut panic: Option<Payload>,
+        (frame, link): (&Frame, Link<'_>),
+        give_back: impl FnOnce(),
+    ) -> Option<Payload> {
         keep_first(&mut panic, self.subscriptions.leave_section(self.section));
         drop(link);
         give_back();
@@ -53,7 +63,7 @@ impl Call<'_> {
             let exit = platform::catch(|| unsafe { Space::exit_and_let_go(NonNull::from(self.space)) });
             keep_first(&mut panic, exit.err());
         }
-        (result, panic)
+        panic
     }
 
     /// Walks, gives the claim back, and lets a panic go on behind that.
@@ -158,7 +168,6 @@ fn release(node: NonNull<Node>, panic: &mut Option<Payload>) {
 }
 
 /// Calls what an end owes each node, newest first; the first panic is kept, and the rest goes on.
-#[inline(always)]
 fn end_all(
     entries: Entries<'_>,
     invalidation: &Invalidation,
@@ -166,46 +175,100 @@ fn end_all(
     ending: Ending,
     panic: &mut Option<Payload>,
 ) {
-    let mut walk = EndWalk { entries, invalidation, limit, ending, left: entries.len(), flushed: None };
-    while walk.left > 0 {
-        keep(panic, || walk.go_on());
-    }
+    keep_first(panic, EndWalk::new(entries, invalidation, limit, ending).call_all());
 }
 
-struct EndWalk<'w> {
+/// The walk of an end.
+pub(crate) struct EndWalk<'w> {
     entries: Entries<'w>,
     invalidation: &'w Invalidation,
     limit: u64,
     ending: Ending,
     /// How many positions are left.
     left: usize,
-    /// The node at the next position, if it has had its `invalidate_range`, which panicked.
-    flushed: Option<NonNull<Node>>,
+    flushed: Flushed,
 }
 
-impl EndWalk<'_> {
+impl<'w> EndWalk<'w> {
+    /// The walk of an end in the section that this enters, behind a start that was heard up to `limit`.
+    #[inline(always)]
+    pub(crate) fn enter(
+        list: &'w List,
+        section: Claim<'_>,
+        invalidation: &'w Invalidation,
+        limit: u64,
+        ending: Ending,
+    ) -> Self {
+        list.enter(section);
+        Self::new(list.entries(), invalidation, limit, ending)
+    }
+
+    #[inline(always)]
+    fn new(entries: Entries<'w>, invalidation: &'w Invalidation, limit: u64, ending: Ending) -> Self {
+        EndWalk { entries, invalidation, limit, ending, left: entries.len(), flushed: Flushed::default() }
+    }
+
+    /// Calls what is owed to each node, newest first; returns the first panic, behind the rest.
+    #[inline(always)]
+    pub(crate) fn call_all(&mut self) -> Option<Payload> {
+        match platform::catch(|| self.go_on()) {
+            Ok(()) => None,
+            Err(payload) => self.go_on_behind(payload),
+        }
+    }
+
+    #[cold]
+    fn go_on_behind(&mut self, first: Payload) -> Option<Payload> {
+        let mut panic = Some(first);
+        keep(&mut panic, || self.end_behind_flush());
+        while keep(&mut panic, || self.go_on()).is_none() {
+            keep(&mut panic, || self.end_behind_flush());
+        }
+        panic
+    }
+
     /// Goes on to the last; a panic in between passes, and what is owed behind it stays.
     #[inline]
     fn go_on(&mut self) {
-        let flushed = self.flushed.take();
         for place in (0..self.left).rev() {
+            self.left = place;
             if let Some(node) = self.entries.get(place) {
-                let callbacks = callbacks(node);
-                if self.ending == Ending::Whole && flushed != Some(node) {
-                    (self.left, self.flushed) = (place + 1, Some(node));
-                    // SAFETY: the table is that of the node.
-                    unsafe { (callbacks.invalidate_range)(node, self.invalidation.range()) };
-                }
-                self.left = place;
-                // SAFETY: `entries` yields nodes that the walk's section keeps readable.
-                if unsafe { node.as_ref() }.is_registered_by(self.limit) {
-                    // CONTRACT C4.6: no end without its start.
-                    // SAFETY: the table is that of the node.
-                    unsafe { (callbacks.end)(node, self.invalidation) };
-                }
+                self.tell(node);
             }
         }
-        self.left = 0;
+    }
+
+    #[inline(always)]
+    fn tell(&self, node: NonNull<Node>) {
+        let (callbacks, what) = (callbacks(node), self.invalidation);
+        match self.ending {
+            // SAFETY: the table is that of the node, which the section of this walk keeps readable.
+            Ending::Whole if self.has_started(node) => unsafe {
+                (callbacks.flush_and_end)(node, what, &self.flushed);
+            },
+            // SAFETY: as above.
+            Ending::Whole => unsafe { (callbacks.invalidate_range)(node, what.range()) },
+            // SAFETY: as above.
+            _ if self.has_started(node) => unsafe { (callbacks.end)(node, what) },
+            _ => {}
+        }
+    }
+
+    /// The end that is owed to a node whose `invalidate_range` panicked: that at which the walk stopped.
+    #[cold]
+    fn end_behind_flush(&self) {
+        let stopped = self.entries.get(self.left).filter(|node| self.has_started(*node));
+        if let Some(node) = stopped.filter(|node| self.ending == Ending::Whole && !self.flushed.is(*node)) {
+            // SAFETY: the table is that of the node, which the section of this walk keeps readable.
+            unsafe { (callbacks(node).end)(node, self.invalidation) };
+        }
+    }
+
+    /// CONTRACT C4.6: no end without its start.
+    #[inline(always)]
+    fn has_started(&self, node: NonNull<Node>) -> bool {
+        // SAFETY: `entries` yields nodes that the walk's section keeps readable.
+        unsafe { node.as_ref() }.is_registered_by(self.limit)
     }
 }
 

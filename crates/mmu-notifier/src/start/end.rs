@@ -7,6 +7,7 @@
 
 use core::slice;
 
+use super::listed::end_listed;
 use super::outcome::keep_first;
 use super::part::{Held, Left, Part, Started};
 use crate::address::Range;
@@ -63,11 +64,11 @@ pub(crate) fn end_here(
 #[inline(never)]
 pub(crate) fn end_left(space: &Space, held: Held, details: Details, left: Option<&Left>) {
     match left {
-        Some(Left { part, started }) => platform::in_drop(|| end_single(space, started, part, Ending::Whole)),
+        Some(Left { part, started }) => end_single(space, started, part, Ending::Whole),
         None => {
             // SAFETY: nothing was left, and the caller holds the space.
             let part = unsafe { held.described(details) };
-            platform::in_drop(|| end_single(space, &Started::unheard(), &part, Ending::Whole));
+            end_single(space, &Started::unheard(), &part, Ending::Whole);
         }
     }
 }
@@ -97,38 +98,17 @@ fn end_rest(
     ending: Ending,
 ) {
     let part = Part { invalidation: Invalidation::join(range, owner, details), held };
-    platform::in_drop(|| end_single(space, started, &part, ending));
+    end_single(space, started, &part, ending);
 }
 
-#[inline]
+#[inline(never)]
 fn end_single(space: &Space, started: &Started, part: &Part, ending: Ending) {
     let Some(subscriptions) = space.subscriptions() else { return };
     trace::ending(subscriptions, slice::from_ref(part));
     if subscriptions.index.is_open() || !end_listed(space, subscriptions, started, part, ending) {
-        end_each(space, subscriptions, started, slice::from_mut(&mut { *part }), ending);
+        let each = || end_each(space, subscriptions, started, slice::from_mut(&mut { *part }), ending);
+        platform::in_drop(each);
     }
-}
-
-/// The way of an end that only the list hears; false if no hazard is at hand for its section.
-#[inline]
-fn end_listed(
-    space: &Space,
-    subscriptions: &Subscriptions,
-    started: &Started,
-    part: &Part,
-    ending: Ending,
-) -> bool {
-    platform::with_context(|context| {
-        let Some(hazard) = subscriptions.book.remembered(context) else { return false };
-        let section = Claim::One(hazard);
-        section.keep();
-        let call = walk::Call { space, subscriptions, context, section };
-        let parts = slice::from_ref(part);
-        if let Some(payload) = call.end(parts, started.list_limit, ending, || section.give_back()) {
-            platform::resume(payload);
-        }
-        true
-    })
 }
 
 #[inline(never)]

@@ -3,7 +3,7 @@
 //! The fence of the publication waits for every store before it. So up to there nothing is kept in memory; whatever
 //! takes more than registers goes out of line behind it: a range that hits one ([`run_one`]), one that hits several or
 //! is heard by the list ([`run_found`]), one for which no hazard is at hand ([`start_elsewhere`]),
-//! and one where there is no interval side ([`start_listed`]).
+//! and one where there is no interval side ([`listed`](super::listed)).
 
 #![expect(unsafe_code, reason = "the context of the thread is kept for the time of a call")]
 
@@ -11,17 +11,17 @@ use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ptr::NonNull;
 use core::slice;
 
+use super::listed::start_listed;
 use super::pass::{self, Pass};
-use super::{Calls, Conclusion, Failure, Held, Left, Outcome, Part, StartError, Started, kind_of};
+use super::{Calls, Conclusion, Held, Left, Outcome, Part, StartError, Started};
 use crate::address::Range;
 use crate::diagnostics;
-use crate::frame::{self, Frame, Kind, Link};
+use crate::frame::{Frame, Link};
 use crate::hazard::{Claim, Hazard};
 use crate::hung::Post;
 use crate::index::{Batch, Found};
 use crate::interval::{Answer, Node};
 use crate::invalidation::{Details, Invalidation, Owner};
-use crate::list::walk::StartWalk;
 use crate::platform::{self, Payload};
 use crate::space::Space;
 use crate::subscriptions::Subscriptions;
@@ -80,12 +80,12 @@ pub(crate) fn start_here<'r>(
     // SAFETY: it is used in this call alone.
     let context = unsafe { platform::context() };
     let part = || Part::new(Invalidation::join(range, owner, details));
-    if !subscriptions.index.is_open() {
-        return Left::fill(room, part(), |left| start_listed(space, left));
-    }
     match subscriptions.book.at_hand(context) {
-        Some(hazard) => start_at(space, subscriptions, hazard, range, owner, details, room),
         None => Left::fill(room, part(), |left| start_elsewhere(space, left)),
+        Some((hazard, _)) if !subscriptions.index.is_open() => {
+            Left::fill(room, part(), |left| start_listed(space, left, hazard))
+        }
+        Some(hazard) => start_at(space, subscriptions, hazard, range, owner, details, room),
     }
 }
 
@@ -131,6 +131,9 @@ fn start_elsewhere(space: &Space, left: &mut Left) -> Held {
     let context = unsafe { platform::context() };
     let calls = Calls { space, subscriptions, context };
     let (range, owner, details) = left.part.invalidation.split();
+    if !subscriptions.index.is_open() {
+        return calls.run_slowly(left);
+    }
     let book = &subscriptions.book;
     let Some(hazard) = book.remembered(context).or_else(|| book.claim_another(context)) else {
         return calls.run_slowly(left);
@@ -214,64 +217,12 @@ fn run_found(space: &Space, left: &mut Left, limit: u64, found: Found) -> Held {
     calls.conclude_one(left, conclusion)
 }
 
-/// One range where there is no interval side: the list alone hears it.
-#[inline(never)]
-fn start_listed(space: &Space, left: &mut Left) -> Held {
-    let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
-    // SAFETY: it is used in this call alone.
-    let context = unsafe { platform::context() };
-    let calls = Calls { space, subscriptions, context };
-    if !subscriptions.list.is_heard() {
-        return calls.heard_by_nobody(slice::from_ref(&left.part));
-    }
-    let Some(hazard) = subscriptions.book.remembered(context) else { return calls.run_slowly(left) };
-    let section = Claim::One(hazard);
-    section.keep();
-    let Left { part, started } = left;
-    let part = &*part;
-    let _span = trace::calling(subscriptions, slice::from_ref(part));
-    let parts = slice::from_ref(part);
-    let place = frame::Place { space: subscriptions.id, section, parts };
-    let frame = Frame::new(&place, kind_of(parts, Kind::Walk, Kind::WalkNonblock));
-    let link = frame.link(context);
-    let walk = StartWalk::enter(&subscriptions.list, section, &part.invalidation);
-    started.list_limit = walk.limit;
-    let heard = walk.call_all();
-    if heard.is_err() || frame.is_exit_due() || section.leave_section().is_some() {
-        let mut failure = None;
-        if let Err(stop) = heard {
-            walk.go_on_behind(stop, &mut || (), &mut failure);
-        }
-        let conclusion = calls.leave_listed(section, failure, (&frame, link));
-        return calls.conclude_one(left, conclusion);
-    }
-    drop(link);
-    started.forks = crate::fork::count();
-    section.give_back();
-    trace::started(subscriptions, slice::from_ref(part), 0);
-    Held::NOTHING
-}
-
 impl Calls<'_> {
     /// Does what is left of the start of one range, and gives what is held then.
-    fn conclude_one(&self, left: &mut Left, mut conclusion: Conclusion) -> Held {
+    pub(super) fn conclude_one(&self, left: &mut Left, mut conclusion: Conclusion) -> Held {
         let Left { part, started } = left;
         let result = self.conclude(slice::from_mut(part), started, &mut conclusion);
         part.held.unless_refused(result)
-    }
-
-    /// Leaves the section of a start that only the list hears.
-    #[cold]
-    fn leave_listed(
-        &self,
-        section: Claim<'_>,
-        failure: Option<Failure>,
-        (frame, link): (&Frame, Link<'_>),
-    ) -> Conclusion {
-        let outcome = Outcome { failure, late: self.subscriptions.leave_section(section) };
-        drop(link);
-        section.give_back();
-        Conclusion { outcome: ManuallyDrop::new(outcome), called: 0, exit_due: frame.is_exit_due() }
     }
 
     /// The way of one range for which there is no hazard, or none is at hand.
