@@ -5,7 +5,7 @@
 //! | [`Context`] of the running thread | thread-local, no destructor | the same | `Platform::context` |
 //! | its number | a robust mutex a number | none | given by the kernel |
 //! | sleep and wake | futex | a table of condition variables | `Platform::wait` |
-//! | barrier on every thread | `membarrier` | full fences | full fences |
+//! | barrier on every thread | `membarrier` | none: full fences | none: full fences |
 //! | panics in callbacks | caught and resumed | the same | not caught |
 //! | huge pages for large blocks | `madvise` | as it comes | as it comes |
 //!
@@ -21,7 +21,7 @@ use core::time::Duration;
 
 use crate::frame::Frame;
 use crate::hazard::Hazard;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, full_fence};
 
 #[cfg(all(not(feature = "std"), not(any(loom, shuttle))))]
 mod bare;
@@ -67,7 +67,8 @@ pub(crate) use futex::Futex;
 #[cfg(any(loom, shuttle))]
 pub(crate) use model::Futex;
 pub(crate) use primitives::{
-    catch, heavy_barrier, light_barrier, now, on_fork, prefer_huge_page, resume, with_context,
+    catch, has_barriers, heavy_barrier, light_barrier, now, on_fork, prefer_huge_page, resume, settle,
+    with_context,
 };
 
 #[cfg(all(test, loom))]
@@ -245,29 +246,42 @@ pub(crate) fn deadline(timeout: Duration) -> Option<u64> {
 ///
 /// # Protocol
 /// Who waits: [`enter`](Bell::enter), then looks whether it still has to wait, then [`sleep`](Bell::sleep),
-/// and looks again. Who changes something: changes it, then [`ring`](Bell::ring). `enter` ends with a heavy
-/// barrier and `ring` begins with a light one, so either the changer sees the waiter or the waiter the change.
+/// and looks again. Who changes something: changes it, then looks whether it is [heard](Bell::is_heard), and
+/// [rings](Bell::ring). `enter` ends with a heavy barrier and the look begins with a light one, so either the changer
+/// sees the waiter or the waiter the change.
+///
+/// Where heavy barriers do not reach everybody, the bell is *fenced*: a bit beside the count sends the changer through
+/// a full fence. A bell that was made before they were taken away becomes so with its next waiter, who then sleeps until
+/// what others did without a fence can be seen.
 #[derive(Debug)]
 pub(crate) struct Bell {
     waiters: AtomicU32,
     futex: Futex,
 }
 
+/// The bit of a fenced bell, and a waiter, in `Bell::waiters`.
+const FENCED: u32 = 1;
+const WAITER: u32 = 2;
+
 impl Bell {
     pub(crate) fn new() -> Self {
-        Bell { waiters: AtomicU32::new(0), futex: Futex::new() }
+        let waiters = if has_barriers() { 0 } else { FENCED };
+        Bell { waiters: AtomicU32::new(waiters), futex: Futex::new() }
     }
 
     /// Announces a waiter, asleep or hung up here.
     pub(crate) fn enter(&self) {
-        self.waiters.fetch_add(1, Ordering::Relaxed);
-        // ORDERING: heavy barrier against the light one in `ring`: announcement, then look.
-        heavy_barrier();
+        let before = self.waiters.fetch_add(WAITER, Ordering::Relaxed);
+        // ORDERING: heavy barrier against the light one in `is_heard`: announcement, then look.
+        if !heavy_barrier() && before & FENCED == 0 {
+            settle();
+            self.waiters.fetch_or(FENCED, Ordering::Relaxed);
+        }
     }
 
     /// Takes back an announcement.
     pub(crate) fn leave(&self) {
-        self.waiters.fetch_sub(1, Ordering::Relaxed);
+        self.waiters.fetch_sub(WAITER, Ordering::Relaxed);
     }
 
     /// The number of the last call; to be read before the look that decides to sleep.
@@ -285,7 +299,14 @@ impl Bell {
     pub(crate) fn is_heard(&self) -> bool {
         // ORDERING: light barrier against the heavy one in `enter`: change, then look for waiters.
         light_barrier();
-        self.waiters.load(Ordering::Relaxed) != 0
+        self.waiters.load(Ordering::Relaxed) != 0 && self.is_heard_behind_fence()
+    }
+
+    #[inline(never)]
+    fn is_heard_behind_fence(&self) -> bool {
+        // ORDERING: the same against the fence in `enter`, where the heavy barrier reached nobody else.
+        full_fence();
+        self.waiters.load(Ordering::Relaxed) >= WAITER
     }
 
     /// Wakes all who sleep.
@@ -296,7 +317,7 @@ impl Bell {
 
     /// In the child of a fork: nobody sleeps here any more.
     pub(crate) fn forget_waiters(&self) {
-        self.waiters.store(0, Ordering::Relaxed);
+        self.waiters.fetch_and(FENCED, Ordering::Relaxed);
     }
 
     /// Waits until `over` says so; false if the deadline came first. Counts a sleep in `slept`.

@@ -19,13 +19,16 @@
 //! leaving into quick. Who relied on fenced read it before it turned into leaving, behind a change and an F of
 //! its own. That F precedes the one between the two steps, so whoever sees quick (acquire) sees the change too.
 //!
+//! Where heavy barriers reach nobody the mode stays fenced. Where they did until a sandbox took them away, a list that is
+//! quick is armed once more: then who arms sleeps until every section that saw it quick can be seen.
+//!
 //! The mode carries a generation that each arming renews: none can finish another one's. In the child of a fork a
 //! mode that a thread left half-way stays so: sections pass F, and the next who changes the list arms anew.
 
 use core::fmt;
 
 use crate::hazard::Claim;
-use crate::platform::{heavy_barrier, light_barrier};
+use crate::platform::{has_barriers, heavy_barrier, light_barrier, settle};
 use crate::sync::{AtomicU64, Ordering, fenced_increment, full_fence};
 
 const STATE: u64 = 3;
@@ -120,7 +123,9 @@ impl Grace {
             }
         };
         // ORDERING: mode, heavy barrier; against section, light barrier, mode.
-        heavy_barrier();
+        if !heavy_barrier() {
+            settle();
+        }
         let fenced = (mine & !STATE) | FENCED;
         let _ = self.mode.compare_exchange(mine, fenced, Ordering::AcqRel, Ordering::Relaxed);
     }
@@ -135,7 +140,7 @@ impl Grace {
 
     pub(crate) fn leave(&self) {
         let mode = self.mode.load(Ordering::Relaxed);
-        if mode & STATE != FENCED {
+        if mode & STATE != FENCED || !has_barriers() {
             return;
         }
         let (leaving, quick) = ((mode & !STATE) | LEAVING, (mode & !STATE) | QUICK);

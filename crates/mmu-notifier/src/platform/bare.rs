@@ -127,15 +127,21 @@ pub(crate) fn give_way() {
     core::hint::spin_loop();
 }
 
-#[inline(always)]
-pub(crate) fn light_barrier() {
-    // ORDERING: pairs with heavy_barrier; without a barrier for all threads both are full fences.
-    full_fence();
+/// There is no barrier for all threads here: where a light one would do, a full fence stands.
+pub(crate) fn has_barriers() -> bool {
+    false
 }
 
-pub(crate) fn heavy_barrier() {
+#[inline(always)]
+pub(crate) fn light_barrier() {}
+
+pub(crate) fn heavy_barrier() -> bool {
     full_fence();
+    false
 }
+
+/// Nothing was done without a fence.
+pub(crate) fn settle() {}
 
 /// There is no fork here.
 pub(crate) fn on_fork(_: extern "C" fn(), _: extern "C" fn(), _: extern "C" fn()) {}

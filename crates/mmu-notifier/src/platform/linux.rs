@@ -21,8 +21,6 @@ const NUMBERS: usize = 4096;
 /// Sleeps while `word` is `value`, until `deadline` at the latest.
 pub(crate) fn wait(word: &AtomicU32, value: u32, deadline: Option<u64>) {
     let left = deadline.map(|end| end.saturating_sub(now().unwrap_or(end)));
-    let left =
-        if MODE.load(Relaxed) == FORBIDDEN { Some(left.map_or(NAP, |left| left.min(NAP))) } else { left };
     let timeout = left.map(|left| libc::timespec {
         tv_sec: (left / 1_000_000_000) as libc::time_t,
         tv_nsec: (left % 1_000_000_000) as libc::c_long,
@@ -41,46 +39,47 @@ pub(crate) fn wake(word: &AtomicU32, change: impl FnOnce()) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, i32::MAX) };
 }
 
-const UNKNOWN: u32 = 0;
-const BARRIER: u32 = 1;
-const FENCES: u32 = 2;
-/// As FENCES, after BARRIER.
-const FORBIDDEN: u32 = 3;
-
-/// How long a sleeper sleeps at the most where a call may have been missed, in nanoseconds.
+/// How long [`settle`] sleeps, in nanoseconds: much longer than any processor keeps a store.
 const NAP: u64 = 10_000_000;
 
-/// Whether light barriers are free because heavy ones reach every thread.
-static MODE: StaticU32 = StaticU32::new(UNKNOWN);
+/// Not 0 as long as heavy barriers reach every thread; before the first space they do not.
+static BARRIERS: StaticU32 = StaticU32::new(0);
 
-/// Orders the accesses around it, as long as the other side uses [`heavy_barrier`].
-#[inline(always)]
-pub(crate) fn light_barrier() {
-    if cfg!(mmu_notifier_tsan) || MODE.load(Relaxed) != BARRIER {
-        full_fence();
-    } else {
-        // ORDERING: pairs with heavy_barrier, which makes every running thread pass a full barrier.
-        compiler_fence(core::sync::atomic::Ordering::SeqCst);
-    }
+/// Says whether light barriers may be relied on: whether heavy ones reach every thread. Once taken away they stay so.
+#[inline]
+pub(crate) fn has_barriers() -> bool {
+    !cfg!(mmu_notifier_tsan) && BARRIERS.load(Relaxed) != 0
 }
 
-/// A full barrier on every thread of the process that runs.
-pub(crate) fn heavy_barrier() {
+/// Orders the accesses around it, as long as the other side uses [`heavy_barrier`], and that reaches everybody.
+#[inline(always)]
+pub(crate) fn light_barrier() {
+    // ORDERING: pairs with heavy_barrier, which makes every running thread pass a full barrier.
+    compiler_fence(core::sync::atomic::Ordering::SeqCst);
+}
+
+/// A full barrier on every thread of the process that runs. False if it reaches this one only: then other sides
+/// need fences, and what they did without one is seen behind [`settle`].
+pub(crate) fn heavy_barrier() -> bool {
     full_fence();
-    if MODE.load(Relaxed) == BARRIER && !membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
+    if BARRIERS.load(Relaxed) != 0 && !membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
         // The registration does not survive every fork and exec; it can be had again.
         let again = membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
             && membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
         if !again {
-            // A sandbox forbids it by now. From here on both sides are full fences; a thread that chose before
-            // may have missed a waiter, so sleepers look again now and then. What it stored before it chose has
-            // left its store buffer when this nap is over: no processor keeps a store for so long.
-            MODE.store(FORBIDDEN, Relaxed);
-            full_fence();
-            std::thread::sleep(std::time::Duration::from_nanos(NAP));
-            full_fence();
+            // A sandbox forbids it by now.
+            BARRIERS.store(0, Relaxed);
         }
     }
+    has_barriers()
+}
+
+/// Sleeps until what other threads have stored so far can be seen: no processor keeps a store for so long.
+#[cold]
+pub(crate) fn settle() {
+    full_fence();
+    std::thread::sleep(std::time::Duration::from_nanos(NAP));
+    full_fence();
 }
 
 fn membarrier(command: libc::c_int) -> bool {
@@ -96,11 +95,11 @@ pub(crate) fn prefer_huge_page(block: core::ptr::NonNull<u8>) {
     unsafe { libc::madvise(block.as_ptr().cast(), crate::memory::HUGE, libc::MADV_HUGEPAGE) };
 }
 
-/// Finds out, before the first space, which barriers there are. Until then light barriers are full fences.
+/// Finds out, before the first space, which barriers there are.
 fn choose_barriers() {
     let expedited = membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
         && membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
-    MODE.store(if expedited { BARRIER } else { FENCES }, Relaxed);
+    BARRIERS.store(u32::from(expedited), Relaxed);
 }
 
 /// The signals that a forking thread had blocked before.

@@ -116,9 +116,16 @@ pub(crate) fn light_barrier() {
     full_fence();
 }
 
-pub(crate) fn heavy_barrier() {
+pub(crate) fn heavy_barrier() -> bool {
     full_fence();
+    true
 }
+
+pub(crate) fn has_barriers() -> bool {
+    true
+}
+
+pub(crate) fn settle() {}
 
 pub(crate) fn on_fork(_: extern "C" fn(), _: extern "C" fn(), _: extern "C" fn()) {}
 

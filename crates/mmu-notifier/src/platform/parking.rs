@@ -42,15 +42,21 @@ pub(crate) fn wake(word: &AtomicU32, change: impl FnOnce()) {
     drop(guard);
 }
 
-#[inline(always)]
-pub(crate) fn light_barrier() {
-    // ORDERING: pairs with heavy_barrier; without a barrier for all threads both are full fences.
-    full_fence();
+/// There is no barrier for all threads here: where a light one would do, a full fence stands.
+pub(crate) fn has_barriers() -> bool {
+    false
 }
 
-pub(crate) fn heavy_barrier() {
+#[inline(always)]
+pub(crate) fn light_barrier() {}
+
+pub(crate) fn heavy_barrier() -> bool {
     full_fence();
+    false
 }
+
+/// Nothing was done without a fence.
+pub(crate) fn settle() {}
 
 /// Registers what runs around a fork, where the system has one.
 #[cfg(unix)]
