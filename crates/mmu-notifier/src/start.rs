@@ -22,7 +22,7 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use core::slice;
 
-pub(crate) use end::{Ending, end, end_here, end_left, end_one, end_shortly, end_unwatched};
+pub(crate) use end::{Ending, end, end_here, end_left, end_one, end_shortly, end_told, end_unwatched};
 pub(crate) use one::{start_here, start_one};
 pub use outcome::StartError;
 pub(crate) use outcome::{Failure, Outcome, keep_first};

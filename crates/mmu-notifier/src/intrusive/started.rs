@@ -70,6 +70,6 @@ impl Started {
             End::OnlyEnd => Ending::OnlyEnd,
         };
         let part = Part { invalidation: what(), held: self.held };
-        start::end_one(space.space(), &self.started, part, ending);
+        start::end_told(space.space(), &self.started, &part, ending);
     }
 }

@@ -38,7 +38,7 @@ pub(crate) enum Ending {
 #[inline]
 pub(crate) fn end_one(space: &Space, started: &Started, part: Part, ending: Ending) {
     if let (Some(subscriptions), true) = (space.subscriptions(), ending != Ending::Nothing) {
-        if trace::ENABLED || !end_alone(subscriptions, part.held) {
+        if trace::ENABLED || !part.held.end_alone(subscriptions) {
             let (range, owner, details) = part.invalidation.split();
             end_rest(space, started, part.held, range, owner, details, ending);
         }
@@ -64,11 +64,11 @@ pub(crate) fn end_here(
 #[inline(never)]
 pub(crate) fn end_left(space: &Space, held: Held, details: Details, left: Option<&Left>) {
     match left {
-        Some(Left { part, started }) => end_single(space, started, part, Ending::Whole),
+        Some(Left { part, started }) => end_told(space, started, part, Ending::Whole),
         None => {
             // SAFETY: nothing was left, and the caller holds the space.
             let part = unsafe { held.described(details) };
-            end_single(space, &Started::unheard(), &part, Ending::Whole);
+            end_told(space, &Started::unheard(), &part, Ending::Whole);
         }
     }
 }
@@ -98,22 +98,21 @@ fn end_rest(
     ending: Ending,
 ) {
     let part = Part { invalidation: Invalidation::join(range, owner, details), held };
-    end_single(space, started, &part, ending);
+    end_told(space, started, &part, ending);
 }
 
+/// Ends a start of one range that succeeded, where somebody may have to be told.
+///
+/// # Context
+/// As [`end_one`].
 #[inline(never)]
-fn end_single(space: &Space, started: &Started, part: &Part, ending: Ending) {
+pub(crate) fn end_told(space: &Space, started: &Started, part: &Part, ending: Ending) {
     let Some(subscriptions) = space.subscriptions() else { return };
     trace::ending(subscriptions, slice::from_ref(part));
     if subscriptions.index.is_open() || !end_listed(space, subscriptions, started, part, ending) {
         let each = || end_each(space, subscriptions, started, slice::from_mut(&mut { *part }), ending);
         platform::in_drop(each);
     }
-}
-
-#[inline(never)]
-fn end_alone(subscriptions: &Subscriptions, held: Held) -> bool {
-    held.end_alone(subscriptions)
 }
 
 /// Ends a start of several ranges that succeeded.
