@@ -12,7 +12,8 @@
 //! | `range`, `primary` | what the primary MMU calls |
 //! | `additions` | what has no counterpart in a kernel (`mmun_...`) |
 //!
-//! A panic never leaves: it ends the program with a message that names the call.
+//! A panic never leaves: it ends the program with its message. As installed, the library is built so that panics abort
+//! at once: then nothing stands between a start and the callbacks of C. Where they unwind, the border names the call.
 //!
 //! # Safety
 //! Every exported function is `unsafe`, for the same reasons; its C caller owes:
