@@ -228,6 +228,7 @@ impl<T: Table> Mirror<T> {
     /// # Context
     /// May sleep. Not in the mirror's own closures. What `look` gives out may be stale as soon as this returns:
     /// a use that goes on is for [`hold`](Self::hold).
+    #[inline]
     pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         self.with_mut(|table| look(table))
     }
@@ -240,6 +241,7 @@ impl<T: Table> Mirror<T> {
     ///
     /// # Context
     /// As [`with`](Self::with).
+    #[inline]
     pub fn with_mut<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         match self.lock("with", None) {
             Ok(mut held) => held.run(change),
@@ -252,11 +254,12 @@ impl<T: Table> Mirror<T> {
     }
 
     /// Takes the lock.
-    #[inline]
+    #[inline(always)]
     fn lock(&self, call: &'static str, deadline: Option<u64>) -> Result<Held<'_, T>, Denied> {
-        match self.subscription.lock.lock(deadline) {
-            Ok(guard) => Ok(Held::new(guard, self.subscription.space)),
-            Err(Denied::Own) => self.subscription.locked_twice(call),
+        let core = &*self.subscription;
+        match core.lock.lock(deadline) {
+            Ok(guard) => Ok(Held::new(guard, core.space)),
+            Err(Denied::Own) => core.locked_twice(call),
             Err(denied) => Err(denied),
         }
     }
