@@ -113,7 +113,23 @@ struct Core<T> {
 }
 
 impl<T: Table> Notifier for Core<T> {
+    #[inline]
     fn invalidate(&self, what: &Invalidation, _: Sequence) -> Answer {
+        if let Ok(guard) = self.lock.try_lock() {
+            // CONTRACT C6.2: under the lock, so that none begins.
+            if self.drain.is_empty() {
+                Held::new(guard, self.space).run(|table| table.invalidate(what));
+                return Answer::Done;
+            }
+        }
+        self.invalidate_slowly(what)
+    }
+}
+
+impl<T: Table> Core<T> {
+    /// The way of an invalidation that finds the lock held, or users in flight.
+    #[cold]
+    fn invalidate_slowly(&self, what: &Invalidation) -> Answer {
         if what.is_blockable() && self.lock.is_own() {
             self.locked_twice("invalidate_start");
         }
@@ -131,9 +147,7 @@ impl<T: Table> Notifier for Core<T> {
         }
         Answer::Done
     }
-}
 
-impl<T: Table> Core<T> {
     /// The thread that has the lock wants it once more. A panic is better than a wait without end; that of an
     /// invalidation undoes its start.
     #[cold]
