@@ -102,6 +102,7 @@ impl Drain {
     ///
     /// # Context
     /// Under the mirror's lock. Does not sleep. Allocates.
+    #[inline]
     pub(crate) fn enter(&self, range: Range, is_quiet: impl Fn() -> bool) -> Result<Ticket, Refusal> {
         loop {
             let mut book = self.book.spin().ok_or(Refusal::Lost)?;
@@ -121,6 +122,7 @@ impl Drain {
 
     /// Makes room for so many uses. Nothing is allocated or freed under the lock: an allocator's own space may
     /// be the one that is watched.
+    #[cold]
     fn grow(&self, capacity: usize) -> Result<(), Refusal> {
         let mut entries = Vec::new();
         entries.try_reserve_exact(capacity).map_err(|_| Refusal::OutOfMemory)?;
@@ -137,6 +139,7 @@ impl Drain {
     ///
     /// # Context
     /// Does not sleep.
+    #[inline]
     pub(crate) fn leave(&self, ticket: Ticket) {
         let Some(mut book) = self.book.spin() else { return };
         book.remove(ticket.index);
@@ -189,6 +192,7 @@ impl Drain {
 
 impl Book {
     /// Notes a use; none if there is no room.
+    #[inline]
     fn add(&mut self, new: Use) -> Option<usize> {
         let index = self.free;
         if let Some(entry) = self.entries.get_mut(index) {

@@ -130,6 +130,7 @@ impl<N: Notifier> Subscription<N> {
     }
 
     /// Says whether no invalidation of a part of the range is active; the owner's own do not count.
+    #[inline]
     pub(crate) fn is_quiet(&self, part: Range) -> bool {
         self.try_read_begin().is_some() || self.node().is_quiet(self.subscriptions(), part)
     }
