@@ -18,12 +18,17 @@ use crate::address::Range;
 use crate::diagnostics::{self, Rule};
 use crate::fork;
 use crate::invalidation::Invalidation;
-use crate::mirror::lock::Lock;
+use crate::mirror::lock::{Guard, Lock};
 use crate::platform::{self, Bell};
+use crate::sync::{AtomicU32, Ordering};
 
 /// The uses of one mirror that are in flight.
+///
+/// # Invariants
+/// `number` is that of the uses in the book; who changes the book stores it before the book is closed.
 #[derive(Debug)]
 pub(crate) struct Drain {
+    number: AtomicU32,
     book: Lock<Book>,
     /// Rung when a use is over.
     over: Bell,
@@ -79,13 +84,25 @@ enum Found {
 
 impl Drain {
     pub(crate) fn new() -> Self {
-        Drain { book: Lock::new(Book::default()), over: Bell::new() }
+        Drain { number: AtomicU32::new(0), book: Lock::new(Book::default()), over: Bell::new() }
+    }
+
+    /// Says whether no use is in flight. In the child of a fork it may say that there are uses of the parent.
+    ///
+    /// # Context
+    /// Under the mirror's lock.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        // ORDERING: acquire pairs with the release in `leave`: what was done in the uses is over. Those that began
+        // before are seen by the lock of the mirror.
+        self.number.load(Ordering::Acquire) == 0
     }
 
     /// Begins a use of `range`, unless that is not quiet; the caller ends it with [`leave`](Self::leave).
     ///
     /// # Context
-    /// Does not sleep. Allocates.
+    /// Under the mirror's lock. Does not sleep. Allocates.
+    #[inline]
     pub(crate) fn enter(&self, range: Range, is_quiet: impl Fn() -> bool) -> Result<Ticket, Refusal> {
         loop {
             let mut book = self.book.spin().ok_or(Refusal::Lost)?;
@@ -94,6 +111,7 @@ impl Drain {
             }
             let new = Use { range, forks: fork::count(), thread: platform::thread_id() };
             if let Some(index) = book.add(new) {
+                self.change_number(&book, |number| number + 1);
                 return Ok(Ticket { index });
             }
             let capacity = book.entries.capacity();
@@ -104,6 +122,7 @@ impl Drain {
 
     /// Makes room for so many uses. Nothing is allocated or freed under the lock: an allocator's own space may
     /// be the one that is watched.
+    #[cold]
     fn grow(&self, capacity: usize) -> Result<(), Refusal> {
         let mut entries = Vec::new();
         entries.try_reserve_exact(capacity).map_err(|_| Refusal::OutOfMemory)?;
@@ -120,13 +139,20 @@ impl Drain {
     ///
     /// # Context
     /// Does not sleep.
+    #[inline]
     pub(crate) fn leave(&self, ticket: Ticket) {
         let Some(mut book) = self.book.spin() else { return };
         book.remove(ticket.index);
+        self.change_number(&book, |number| number - 1);
         drop(book);
         if self.over.is_heard() {
             self.over.ring();
         }
+    }
+
+    fn change_number(&self, _book: &Guard<'_, Book>, change: impl Fn(u32) -> u32) {
+        // ORDERING: release, for `is_empty`; under the lock of the book, so who reads 0 has all earlier ends before it.
+        self.number.store(change(self.number.load(Ordering::Relaxed)), Ordering::Release);
     }
 
     /// Says that any thread may be the one to end the use.
@@ -166,6 +192,7 @@ impl Drain {
 
 impl Book {
     /// Notes a use; none if there is no room.
+    #[inline]
     fn add(&mut self, new: Use) -> Option<usize> {
         let index = self.free;
         if let Some(entry) = self.entries.get_mut(index) {

@@ -41,7 +41,7 @@ use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinLock};
 
 use compare::{Compare, of_kind};
 use page::Page;
-pub(crate) use page::{Batch, Found};
+pub(crate) use page::{BATCH, Batch, Found};
 use reclaim::Pages;
 
 /// Asks the processor what it has, which may take tens of microseconds the first time.

@@ -113,7 +113,23 @@ struct Core<T> {
 }
 
 impl<T: Table> Notifier for Core<T> {
+    #[inline]
     fn invalidate(&self, what: &Invalidation, _: Sequence) -> Answer {
+        if let Ok(guard) = self.lock.try_lock() {
+            // CONTRACT C6.2: under the lock, so that none begins.
+            if self.drain.is_empty() {
+                Held::new(guard, self.space).run(|table| table.invalidate(what));
+                return Answer::Done;
+            }
+        }
+        self.invalidate_slowly(what)
+    }
+}
+
+impl<T: Table> Core<T> {
+    /// The way of an invalidation that finds the lock held, or users in flight.
+    #[cold]
+    fn invalidate_slowly(&self, what: &Invalidation) -> Answer {
         if what.is_blockable() && self.lock.is_own() {
             self.locked_twice("invalidate_start");
         }
@@ -131,9 +147,7 @@ impl<T: Table> Notifier for Core<T> {
         }
         Answer::Done
     }
-}
 
-impl<T: Table> Core<T> {
     /// The thread that has the lock wants it once more. A panic is better than a wait without end; that of an
     /// invalidation undoes its start.
     #[cold]
@@ -228,6 +242,7 @@ impl<T: Table> Mirror<T> {
     /// # Context
     /// May sleep. Not in the mirror's own closures. What `look` gives out may be stale as soon as this returns:
     /// a use that goes on is for [`hold`](Self::hold).
+    #[inline]
     pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         self.with_mut(|table| look(table))
     }
@@ -240,6 +255,7 @@ impl<T: Table> Mirror<T> {
     ///
     /// # Context
     /// As [`with`](Self::with).
+    #[inline]
     pub fn with_mut<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         match self.lock("with", None) {
             Ok(mut held) => held.run(change),
@@ -252,11 +268,12 @@ impl<T: Table> Mirror<T> {
     }
 
     /// Takes the lock.
-    #[inline]
+    #[inline(always)]
     fn lock(&self, call: &'static str, deadline: Option<u64>) -> Result<Held<'_, T>, Denied> {
-        match self.subscription.lock.lock(deadline) {
-            Ok(guard) => Ok(Held::new(guard, self.subscription.space)),
-            Err(Denied::Own) => self.subscription.locked_twice(call),
+        let core = &*self.subscription;
+        match core.lock.lock(deadline) {
+            Ok(guard) => Ok(Held::new(guard, core.space)),
+            Err(Denied::Own) => core.locked_twice(call),
             Err(denied) => Err(denied),
         }
     }

@@ -21,6 +21,7 @@ mod lock;
 mod reading;
 mod replace;
 mod scanning;
+mod uses;
 mod withdrawal;
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};

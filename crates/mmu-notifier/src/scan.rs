@@ -73,24 +73,33 @@ impl Scan {
         Scan { at: Cell::new(at.map_or(ptr::null(), ptr::from_ref)), crowd_left: Cell::new(true), wanted }
     }
 
-    /// Waits for everything that blocks. Where nothing does, the position is never in memory.
+    /// Begins at the head of the book, and goes on to the first that blocks; none if nothing does. Then the position is
+    /// never in memory.
     ///
     /// # Context
-    /// As [`new`](Self::new) and [`wait`](Self::wait).
+    /// As [`new`](Self::new).
     #[inline(always)]
-    pub(crate) fn wait_for_all(subscriptions: &Subscriptions, wanted: Wanted) {
-        let book = &subscriptions.book;
+    pub(crate) fn at_first_block(book: &Book, wanted: Wanted) -> Option<Scan> {
         let scan = |at| Scan { at: Cell::new(at), crowd_left: Cell::new(true), wanted };
         let mut at = book.first();
         // SAFETY: the position is a hazard of the book, which the caller keeps alive.
         while let Some(hazard) = unsafe { at.as_ref() } {
             if scan(at).blocks(book, hazard).is_some() {
-                return scan(at).wait_long(subscriptions);
+                return Some(scan(at));
             }
             at = hazard.next();
         }
-        if scan(at).holds_crowd(book, 0) {
-            scan(at).wait_long(subscriptions);
+        scan(at).holds_crowd(book, 0).then(|| scan(at))
+    }
+
+    /// Waits for everything that blocks.
+    ///
+    /// # Context
+    /// As [`new`](Self::new) and [`wait`](Self::wait).
+    #[inline(always)]
+    pub(crate) fn wait_for_all(subscriptions: &Subscriptions, wanted: Wanted) {
+        if let Some(scan) = Scan::at_first_block(&subscriptions.book, wanted) {
+            scan.wait_long(subscriptions);
         }
     }
 

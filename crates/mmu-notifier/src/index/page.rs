@@ -171,14 +171,20 @@ impl Batch {
     }
 
     #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
     pub(crate) fn as_slice(&self) -> &[*const Node] {
         let written = &self.nodes[..self.len];
         // SAFETY: by the invariant these entries are written, and MaybeUninit has the layout of its content.
         unsafe { &*(ptr::from_ref(written) as *const [*const Node]) }
     }
 
+    /// Adds one; false if there is no room.
     #[inline]
-    fn push(&mut self, node: *const Node) -> bool {
+    pub(crate) fn push(&mut self, node: *const Node) -> bool {
         let room = self.len < BATCH;
         if room {
             self.nodes[self.len].write(node);

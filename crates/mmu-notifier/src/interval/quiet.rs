@@ -17,26 +17,25 @@ impl Node {
         first <= own_last && own_first <= last && !own
     }
 
-    /// Looks for what makes the node busy, with the sequence that the look is for.
-    pub(crate) fn look(&self, subscriptions: &Subscriptions) -> (Sequence, Scan) {
+    /// Looks for what makes the node busy: the sequence that the look is for, and the scan at the first that does.
+    #[inline(always)]
+    fn look(&self, subscriptions: &Subscriptions) -> (Sequence, Option<Scan>) {
         let sequence = self.sequence();
-        // ORDERING: sequence, F, scan; against publication, F, sequence of a start.
-        full_fence();
-        let wanted = Wanted::Quiet { bounds: self.bounds(), owner: self.owner() };
-        (sequence, Scan::new(&subscriptions.book, wanted))
+        (sequence, self.look_at(subscriptions, self.bounds()))
     }
 
-    /// Looks for what is active and overlaps `part` of the range.
-    fn look_at(&self, subscriptions: &Subscriptions, part: Range) -> Scan {
+    /// Looks for what is active and overlaps `bounds`.
+    #[inline(always)]
+    fn look_at(&self, subscriptions: &Subscriptions, bounds: (u64, u64)) -> Option<Scan> {
+        let wanted = Wanted::Quiet { bounds, owner: self.owner() };
         // ORDERING: sequence, F, scan; against publication, F, sequence of a start.
         full_fence();
-        let wanted = Wanted::Quiet { bounds: part.bounds(), owner: self.owner() };
-        Scan::new(&subscriptions.book, wanted)
+        Scan::at_first_block(&subscriptions.book, wanted)
     }
 
     /// Says whether nothing is active that overlaps `part` of the range.
     pub(crate) fn is_quiet(&self, subscriptions: &Subscriptions, part: Range) -> bool {
-        self.look_at(subscriptions, part).advance(&subscriptions.book).is_none()
+        self.look_at(subscriptions, part.bounds()).is_none()
     }
 
     /// Waits as [`read_begin`](Self::read_begin), for what overlaps `part`. It does not settle the node, which
@@ -47,20 +46,16 @@ impl Node {
         part: Range,
         deadline: Option<u64>,
     ) -> Option<Sequence> {
-        if part.bounds() == self.bounds() {
-            return self.read_begin(subscriptions, deadline);
-        }
-        self.settled_sequence().or_else(|| {
-            loop {
-                let sequence = self.sequence();
-                if !self.look_at(subscriptions, part).wait(subscriptions, deadline) {
-                    return None;
-                }
-                if self.sequence() == sequence {
-                    return Some(sequence);
-                }
+        loop {
+            let sequence = self.sequence();
+            let blocked = self.look_at(subscriptions, part.bounds());
+            if blocked.is_some_and(|scan| !scan.wait(subscriptions, deadline)) {
+                return None;
             }
-        })
+            if self.sequence() == sequence {
+                return Some(sequence);
+            }
+        }
     }
 
     /// Waits until the node is not busy; none if the deadline came first.
@@ -73,14 +68,27 @@ impl Node {
         subscriptions: &Subscriptions,
         deadline: Option<u64>,
     ) -> Option<Sequence> {
-        self.settled_sequence().or_else(|| self.read_begin_slowly(subscriptions, deadline))
+        self.settled_sequence().or_else(|| self.read_begin_looking(subscriptions, deadline))
+    }
+
+    /// The same where the sequence is not settled. The fence waits for every store before it: where nothing blocks, there
+    /// is none here.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn read_begin_looking(
+        &self,
+        subscriptions: &Subscriptions,
+        deadline: Option<u64>,
+    ) -> Option<Sequence> {
+        self.settle_if_quiet(subscriptions).or_else(|| self.wait_and_settle(subscriptions, deadline))
     }
 
     #[cold]
-    fn read_begin_slowly(&self, subscriptions: &Subscriptions, deadline: Option<u64>) -> Option<Sequence> {
+    #[inline(never)]
+    fn wait_and_settle(&self, subscriptions: &Subscriptions, deadline: Option<u64>) -> Option<Sequence> {
         loop {
-            let (sequence, scan) = self.look(subscriptions);
-            if !scan.wait(subscriptions, deadline) {
+            let (sequence, blocked) = self.look(subscriptions);
+            if blocked.is_some_and(|scan| !scan.wait(subscriptions, deadline)) {
                 return None;
             }
             // CONTRACT C3.4: on it sleeps if another invalidation hit it meanwhile.
@@ -92,9 +100,12 @@ impl Node {
 
     /// The token if the node is not busy now.
     pub(crate) fn try_read_begin(&self, subscriptions: &Subscriptions) -> Option<Sequence> {
-        self.settled_sequence().or_else(|| {
-            let (sequence, scan) = self.look(subscriptions);
-            scan.advance(&subscriptions.book).is_none().then(|| self.settle(sequence)).flatten()
-        })
+        self.settled_sequence().or_else(|| self.settle_if_quiet(subscriptions))
+    }
+
+    #[inline(always)]
+    fn settle_if_quiet(&self, subscriptions: &Subscriptions) -> Option<Sequence> {
+        let (sequence, blocked) = self.look(subscriptions);
+        if blocked.is_none() { self.settle(sequence) } else { None }
     }
 }

@@ -52,7 +52,7 @@ impl<N: Notifier> Subscription<N> {
     fn read_begin_looking(&self) -> ReadToken {
         let subscriptions = self.subscriptions();
         diagnostics::read_begin(subscriptions, self.node());
-        let token = self.node().read_begin(subscriptions, None);
+        let token = self.node().read_begin_looking(subscriptions, None);
         ReadToken(token.expect("without a deadline the wait ends with a token"))
     }
 
@@ -79,6 +79,7 @@ impl<N: Notifier> Subscription<N> {
     }
 
     /// Waits as [`read_begin`](Self::read_begin), without a thread. The future may be dropped at any time.
+    #[inline]
     pub fn read_begin_async(&self) -> ReadBegin<'_, N> {
         let waiter = Waiter {
             hung: Hung::new(),
@@ -117,16 +118,19 @@ impl<N: Notifier> Subscription<N> {
 
     #[cold]
     fn read_begin_part_looking(&self, part: Range, deadline: Option<u64>) -> Option<ReadToken> {
-        let subscriptions = self.subscriptions();
-        if part == self.range() {
-            diagnostics::read_begin(subscriptions, self.node());
+        let (subscriptions, node) = (self.subscriptions(), self.node());
+        let token = if part == self.range() {
+            diagnostics::read_begin(subscriptions, node);
+            node.read_begin_looking(subscriptions, deadline)
         } else {
-            diagnostics::may_sleep(subscriptions, "read_begin", self.node().label());
-        }
-        self.node().read_begin_part(subscriptions, part, deadline).map(ReadToken)
+            diagnostics::may_sleep(subscriptions, "read_begin", node.label());
+            node.read_begin_part(subscriptions, part, deadline)
+        };
+        token.map(ReadToken)
     }
 
     /// Says whether no invalidation of a part of the range is active; the owner's own do not count.
+    #[inline]
     pub(crate) fn is_quiet(&self, part: Range) -> bool {
         self.try_read_begin().is_some() || self.node().is_quiet(self.subscriptions(), part)
     }
@@ -169,9 +173,18 @@ unsafe impl<N: Notifier> Send for ReadBegin<'_, N> {}
 
 impl<N: Notifier> ReadBegin<'_, N> {
     /// Takes the waiter down, or waits until it has been called.
+    #[inline]
     fn take_down(&self) {
+        // ORDERING: acquire pairs with the release in `wake`.
+        if self.waiter.state.load(Ordering::Acquire) == HUNG {
+            self.take_down_hung();
+        }
+    }
+
+    #[cold]
+    fn take_down_hung(&self) {
         let hooks = &self.subscription.subscriptions().hooks;
-        if self.waiter.state.load(Ordering::Acquire) == HUNG && !hooks.cancel(&self.waiter.hung) {
+        if !hooks.cancel(&self.waiter.hung) {
             let mut turns = 0;
             // Whoever took it is about to call it: a few instructions, or a switch of threads.
             // ORDERING: acquire pairs with the release in `wake`.
@@ -182,6 +195,25 @@ impl<N: Notifier> ReadBegin<'_, N> {
             }
         }
         self.waiter.state.store(IDLE, Ordering::Relaxed);
+    }
+
+    /// Leaves the waiter with the first invalidation that it has to wait for.
+    #[cold]
+    fn hang(self: Pin<&Self>, context: &Context<'_>) -> Poll<ReadToken> {
+        let (subscriptions, node) = (self.subscription.subscriptions(), self.subscription.node());
+        // SAFETY: the state is IDLE: nobody else uses the waker.
+        unsafe { *self.waiter.waker.get() = Some(context.waker().clone()) };
+        self.waiter.state.store(HUNG, Ordering::Relaxed);
+        crate::sync::full_fence();
+        let wanted = Wanted::Quiet { bounds: node.bounds(), owner: node.owner() };
+        let how = (wake as crate::hung::Finish, When::AtOnce);
+        // The hung node is the first field; made of a reference to it alone, the pointer would not lead back to
+        // the waiter.
+        let hung = NonNull::from(&self.waiter).cast::<Hung>();
+        // SAFETY: the future is pinned, and its drop takes the node down before it goes; F was passed above. If
+        // nothing blocks any more the node is finished at once: the waker is woken, and it is polled again.
+        unsafe { subscriptions.hooks.hang(&subscriptions.book, hung, wanted, how) };
+        Poll::Pending
     }
 }
 
@@ -202,31 +234,19 @@ unsafe fn wake(hung: NonNull<Hung>) {
 impl<N: Notifier> Future for ReadBegin<'_, N> {
     type Output = ReadToken;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<ReadToken> {
-        let this = self.as_ref().get_ref();
+        let this = self.as_ref();
         this.take_down();
-        let subscriptions = this.subscription.subscriptions();
-        let node = this.subscription.node();
-        if let Some(token) = node.try_read_begin(subscriptions) {
-            return Poll::Ready(ReadToken(token));
+        match this.subscription.try_read_begin() {
+            Some(token) => Poll::Ready(token),
+            None => this.hang(context),
         }
-        // SAFETY: the state is IDLE: nobody else uses the waker.
-        unsafe { *this.waiter.waker.get() = Some(context.waker().clone()) };
-        this.waiter.state.store(HUNG, Ordering::Relaxed);
-        crate::sync::full_fence();
-        let wanted = Wanted::Quiet { bounds: node.bounds(), owner: node.owner() };
-        let how = (wake as crate::hung::Finish, When::AtOnce);
-        // The hung node is the first field; made of a reference to it alone, the pointer would not lead back to
-        // the waiter.
-        let hung = NonNull::from(&this.waiter).cast::<Hung>();
-        // SAFETY: the future is pinned, and its drop takes the node down before it goes; F was passed above. If
-        // nothing blocks any more the node is finished at once: the waker is woken, and it is polled again.
-        unsafe { subscriptions.hooks.hang(&subscriptions.book, hung, wanted, how) };
-        Poll::Pending
     }
 }
 
 impl<N: Notifier> Drop for ReadBegin<'_, N> {
+    #[inline]
     fn drop(&mut self) {
         self.take_down();
     }

@@ -2,6 +2,7 @@
 
 use super::Table;
 use super::lock::Guard;
+use crate::diagnostics;
 use crate::platform;
 
 /// What the lock guards.
@@ -24,7 +25,7 @@ impl<T> State<T> {
 /// The lock, as this thread has it.
 pub(super) struct Held<'m, T> {
     guard: Guard<'m, State<T>>,
-    /// The space of the lock that this thread had before.
+    /// The space of the lock that this thread had before; for diagnostics.
     outer: u64,
 }
 
@@ -32,7 +33,8 @@ impl<'m, T: Table> Held<'m, T> {
     /// Notes that this thread has a lock that callbacks of this space take.
     #[inline]
     pub(super) fn new(guard: Guard<'m, State<T>>, space: u64) -> Self {
-        Held { guard, outer: platform::exchange_locked(space) }
+        let outer = if diagnostics::ENABLED { platform::exchange_locked(space) } else { 0 };
+        Held { guard, outer }
     }
 
     /// Runs somebody's code on the table.
@@ -52,6 +54,8 @@ impl<'m, T: Table> Held<'m, T> {
 impl<T> Drop for Held<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        platform::exchange_locked(self.outer);
+        if diagnostics::ENABLED {
+            platform::exchange_locked(self.outer);
+        }
     }
 }

@@ -70,6 +70,7 @@ impl<T: Table> Mirror<T> {
     ///
     /// # Context
     /// May sleep, for the lock only. Not in the mirror's own closures.
+    #[inline]
     pub fn hold<V>(
         &self,
         range: Range,
@@ -87,6 +88,7 @@ impl<T: Table> Mirror<T> {
     }
 
     /// Notes a use. Under the table's lock.
+    #[inline]
     fn begin_use(&self, range: Range) -> Result<Running<'_>, Refusal> {
         let drain = self.drain();
         let ticket = drain.enter(range, || self.subscription.is_quiet(range))?;
@@ -118,6 +120,7 @@ struct Running<'m> {
 }
 
 impl Drop for Running<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.drain.leave(self.ticket);
     }

@@ -131,7 +131,13 @@ impl<T> Lock<T> {
     ///
     /// # Context
     /// Does not sleep.
+    #[inline]
     pub(crate) fn spin(&self) -> Option<Guard<'_, T>> {
+        self.try_lock().ok().or_else(|| self.spin_long())
+    }
+
+    #[cold]
+    fn spin_long(&self) -> Option<Guard<'_, T>> {
         let mut turns = 0;
         loop {
             match self.try_lock() {

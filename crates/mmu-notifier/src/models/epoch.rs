@@ -10,6 +10,7 @@ use std::sync::Arc;
 use loom::thread;
 
 use super::{Probe, Watch, check, range, space};
+use crate::Batch;
 use crate::platform::be_number;
 
 /// Rebuilds the leaf that a search may be in, twice: the second time the first leaf is free again.
@@ -70,6 +71,29 @@ fn a_later_search_misses_nobody_either() {
         let more = [8, 8, 8].map(|at| insert(at, &other));
         thread.join().unwrap();
         assert_eq!((first.calls(), second.calls(), other.calls()), (1, 1, 0));
+        drop((stays, more));
+    });
+}
+
+/// The start is one of two ranges, which are searched under the pin of the first.
+#[test]
+fn a_search_under_the_pin_of_another_range_misses_nobody() {
+    check(2, || {
+        let space = Arc::new(space());
+        let (watch, other) = (Watch::new(), Watch::new());
+        let insert = |at, watch: &Arc<Watch>| space.insert(range(at, at), Probe(watch.clone())).unwrap();
+        let stays = [insert(5, &watch), insert(8, &other)];
+        let invalidator = space.clone();
+        let thread = thread::spawn(move || {
+            be_number(1);
+            let mut batch = Batch::new(&invalidator);
+            batch.push(range(1, 1)).unwrap();
+            batch.push(range(5, 6)).unwrap();
+            batch.start().end();
+        });
+        let more = [8, 8, 8].map(|at| insert(at, &other));
+        thread.join().unwrap();
+        assert_eq!((watch.calls(), other.calls()), (1, 0));
         drop((stays, more));
     });
 }

@@ -11,8 +11,8 @@ use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use loom::thread;
 
 use super::{check, range, space};
-use crate::interval::{Answer, Subscription};
-use crate::platform::be_number;
+use crate::interval::{Answer, ReadToken, Subscription};
+use crate::platform::{be_number, without_light_barriers};
 use crate::{AddressSpace, Invalidation};
 
 /// What the primary MMU maps, one word an invalidator, and a subscription to both.
@@ -41,7 +41,10 @@ impl World {
 
     /// Reads once; returns the token's number and what was read.
     fn read(&self) -> (u64, [u64; 2]) {
-        let token = self.device.read_begin();
+        self.read_behind(self.device.read_begin())
+    }
+
+    fn read_behind(&self, token: ReadToken) -> (u64, [u64; 2]) {
         (token.sequence().get(), [self.pages[0].load(Relaxed), self.pages[1].load(Relaxed)])
     }
 
@@ -94,6 +97,24 @@ fn two_starts_store_their_sequence_in_any_order() {
         // Behind both ends a read is never busy, and sees both.
         let token = world.device.try_read_begin().expect("nothing is active");
         assert_eq!(token.sequence(), world.device.sequence());
+    });
+}
+
+/// The sequence that a thread has stored itself may still be on its way: then another start's comes before it, and what that
+/// start published must be seen all the same.
+#[test]
+fn a_read_behind_a_hit_of_its_own_thread_sees_the_other_start() {
+    // Nobody waits, so the start passes no fence behind the hit, nor the end.
+    without_light_barriers(|| {
+        check(3, || {
+            let world = World::new();
+            let invalidator = world.clone();
+            let thread = thread::spawn(move || invalidator.change(1));
+            world.change(0);
+            let read = world.device.try_read_begin().map(|token| world.read_behind(token));
+            thread.join().unwrap();
+            read.into_iter().for_each(|read| world.judge(read, [1, 1]));
+        });
     });
 }
 

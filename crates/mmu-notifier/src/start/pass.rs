@@ -2,17 +2,23 @@
 
 #![expect(unsafe_code, reason = "nodes are called through raw pointers")]
 
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use super::{Failure, Part};
 use crate::begun::Begun;
 use crate::diagnostics::{self, Rule};
-use crate::index::Batch;
+use crate::index::{BATCH, Batch, Found};
 use crate::interval::{Answer, Node, Sequence, SequenceBy};
 use crate::intrusive::Interval;
 use crate::invalidation::Invalidation;
 use crate::platform::{self, Payload};
 use crate::subscriptions::Subscriptions;
+
+/// Where in a batch the hits of each range end.
+type Ends = [u8; BATCH];
+
+const _: () = assert!(BATCH <= u8::MAX as usize);
 
 /// The first and second passes of one start over the intervals that it hits.
 pub(super) struct Pass<'p> {
@@ -94,13 +100,55 @@ impl<'p> Pass<'p> {
     }
 
     fn call_all(&mut self, parts: &[Part]) {
-        for part in parts {
-            if part.claim(self.subscriptions).is_some() && !self.call(part) {
+        let mut left = parts;
+        while let [first, ..] = left {
+            let mut ends = [0; BATCH];
+            let ends = self.search_ahead(left, first, &mut ends);
+            // One that hits more than are collected at a time goes on by itself.
+            let accepted = if ends.is_empty() { self.call(first) } else { self.call_ahead(left, ends) };
+            if !accepted {
                 return;
             }
-            self.batch.clear();
-            self.complete = false;
+            left = &left[ends.len().max(1)..];
         }
+    }
+
+    /// Looks for the hits of as many ranges as there is room for, all under the pin of the first: one fence. Gives where
+    /// in the batch those of each end. If it is none, the batch holds some of the first.
+    fn search_ahead<'e>(&mut self, parts: &[Part], first: &Part, ends: &'e mut Ends) -> &'e [u8] {
+        self.batch.clear();
+        let claim = first.claim(self.subscriptions).expect("a range that is announced has a claim");
+        claim.pin(self.subscriptions.index.epoch());
+        let searched = parts.iter().zip(&mut *ends).map_while(|(part, end)| {
+            let complete = self.search(part);
+            *end = self.batch.len() as u8;
+            complete.then_some(())
+        });
+        let searched = searched.count();
+        claim.unpin();
+        &ends[..searched]
+    }
+
+    /// Adds the hits of one range to those of others; false if there is no room for all.
+    #[inline(always)]
+    fn search(&mut self, part: &Part) -> bool {
+        let (index, bounds) = (&self.subscriptions.index, part.invalidation.range().bounds());
+        self.complete = match index.look(bounds) {
+            Found::Nobody => true,
+            Found::One(node) => self.batch.push(node.as_ptr()),
+            found @ Found::Several(_) => index.collect(found, bounds, self.batch),
+        };
+        self.complete
+    }
+
+    /// Calls those who were found in some ranges; false if somebody refused.
+    fn call_ahead(&mut self, parts: &[Part], ends: &[u8]) -> bool {
+        let mut begin = 0;
+        parts.iter().zip(ends).all(|(part, &end)| {
+            let hits = begin..usize::from(end);
+            begin = hits.end;
+            self.call_some(part, hits)
+        })
     }
 
     /// Calls everybody in one range; false if somebody refused.
@@ -134,17 +182,22 @@ impl<'p> Pass<'p> {
 
     #[inline(always)]
     fn call_batch(&mut self, part: &Part) -> bool {
+        self.call_some(part, 0..self.batch.len())
+    }
+
+    #[inline(always)]
+    fn call_some(&mut self, part: &Part, hits: Range<usize>) -> bool {
         // Two loops: most invalidations have no owner, so that there is nothing to compare for each that is hit.
         match part.owner() {
-            0 => self.call_each(part, 0),
-            owner => self.call_each(part, owner),
+            0 => self.call_each(part, hits, 0),
+            owner => self.call_each(part, hits, owner),
         }
     }
 
     #[inline(always)]
-    fn call_each(&mut self, part: &Part, owner: u64) -> bool {
+    fn call_each(&mut self, part: &Part, hits: Range<usize>, owner: u64) -> bool {
         let limit = self.limit;
-        for &node in self.batch.as_slice() {
+        for &node in &self.batch.as_slice()[hits] {
             // SAFETY: what a search finds is not null.
             let node = unsafe { NonNull::new_unchecked(node.cast_mut()) };
             match call(node, part, (owner, limit), || self.called += 1) {

@@ -136,6 +136,53 @@ fn c5_8_a_hundred_ranges_and_more_than_there_is_room_for() {
 }
 
 #[test]
+fn c5_8_ranges_that_hit_many_call_each_in_order() {
+    let (space, called) = (AddressSpace::new(), Arc::new(Mutex::new(Vec::new())));
+    let insert = |number: u64| {
+        let called = called.clone();
+        let callback = move |what: &Invalidation| {
+            called.lock().unwrap().push((number, what.range()));
+            Answer::Done
+        };
+        space.insert(page(number), callback).unwrap()
+    };
+    let all: Vec<_> = (0..400).map(insert).collect();
+    let pages = |from: u64, count: u64| Range::from_len(from * 0x1000, count * 0x1000).unwrap();
+    // Hits are collected 128 at a time: these fit together, or just do, or do not, or not even alone.
+    let ranges =
+        [(0, 100), (7, 1), (50, 27), (90, 128), (500, 9), (0, 129), (3, 1), (10, 390), (399, 20), (2, 2)];
+    let mut batch = Batch::new(&space);
+    ranges.iter().for_each(|&(from, count)| batch.push(pages(from, count)).unwrap());
+    batch.start().end();
+    let expected = ranges.iter().flat_map(|&(from, count)| {
+        (from..(from + count).min(400))
+            .filter(move |_| from < 400)
+            .map(move |number| (number, pages(from, count)))
+    });
+    assert_eq!(*called.lock().unwrap(), expected.collect::<Vec<_>>());
+    drop(all);
+}
+
+#[test]
+fn c5_8_who_is_removed_in_the_callback_of_an_earlier_range_is_not_called() {
+    let (space, log) = (AddressSpace::new(), Log::default());
+    let second = space.insert(page(2), Probe("second", log.clone(), Answer::Done)).unwrap();
+    let second = Mutex::new(Some(second));
+    let callback = move |_: &Invalidation| {
+        drop(second.lock().unwrap().take());
+        Answer::Done
+    };
+    let _first = space.insert(page(1), callback).unwrap();
+    let mut batch = Batch::new(&space);
+    for number in [1, 2] {
+        batch.push(page(number)).unwrap();
+    }
+    batch.start().end();
+    assert!(take(&log).is_empty());
+    assert_eq!(Arc::strong_count(&log), 1, "what it owned is dropped");
+}
+
+#[test]
 fn c5_8_an_empty_batch_does_nothing() {
     let (space, log) = (AddressSpace::new(), Log::default());
     let _whole = space.insert(Range::ALL, Probe("whole", log.clone(), Answer::Refused)).unwrap();
