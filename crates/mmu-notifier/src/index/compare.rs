@@ -49,11 +49,23 @@ pub(super) trait Kind: Copy {
     /// Those of the entries `live` whose key is at most `last` and whose maximum is at least `first`, as bits.
     fn overlapping(self, keys: &Words, maxima: &Words, first: u64, last: u64, live: u32) -> u32;
 
+    /// How many keys are below `bound`.
+    fn count_all_below(self, keys: &Words, bound: u64) -> usize;
+
+    /// Of keys that ascend, how many are below `bound`.
+    fn count_below(self, keys: &Words, bound: u64) -> usize;
+
     /// How many keys are at most `bound`.
-    fn count_all_up_to(self, keys: &Words, bound: u64) -> usize;
+    #[inline(always)]
+    fn count_all_up_to(self, keys: &Words, bound: u64) -> usize {
+        bound.checked_add(1).map_or(FAN, |behind| self.count_all_below(keys, behind))
+    }
 
     /// Of keys that ascend, how many are at most `bound`.
-    fn count_up_to(self, keys: &Words, bound: u64) -> usize;
+    #[inline(always)]
+    fn count_up_to(self, keys: &Words, bound: u64) -> usize {
+        bound.checked_add(1).map_or(FAN, |behind| self.count_below(keys, behind))
+    }
 
     /// Has the line of this address fetched, where there is an instruction for that.
     #[inline(always)]
@@ -75,15 +87,15 @@ impl Kind for Scalar {
     }
 
     #[inline(always)]
-    fn count_all_up_to(self, keys: &Words, bound: u64) -> usize {
-        bits(|at| load(keys, at) <= bound).count_ones() as usize
+    fn count_all_below(self, keys: &Words, bound: u64) -> usize {
+        bits(|at| load(keys, at) < bound).count_ones() as usize
     }
 
     #[inline(always)]
-    fn count_up_to(self, keys: &Words, bound: u64) -> usize {
+    fn count_below(self, keys: &Words, bound: u64) -> usize {
         // To find the first that is missing is quicker than to count bits where the compiler may not assume an
         // instruction for that.
-        bits(|at| load(keys, at) <= bound).trailing_ones() as usize
+        bits(|at| load(keys, at) < bound).trailing_ones() as usize
     }
 }
 

@@ -5,7 +5,7 @@
 //! in which they came and never move; a slot is used once in a page's life; [`order`](super::order) tells which
 //! comes before which. In an inner page an entry is a child: its separator (no start below the child is smaller), its maximum
 //! (no last byte below it is higher), and the page.
-//! Separators ascend and never change. Keys of slots that are not used are `u64::MAX`. The item of a child that is not there is
+//! Separators ascend and never change; the first of a page is 0, as whoever comes to the page belongs below it. Keys of slots that are not used are `u64::MAX`. The item of a child that is not there is
 //! null: a search that has only one way to go takes it by the child's number, and waits for no bits.
 //!
 //! Bit *i* of `overhang` says that something below child *i* reaches the next separator: only then can the
@@ -202,17 +202,23 @@ pub(crate) enum Found {
 pub(super) fn look<K: Kind>(page: *const Page, compare: K, bounds: (u64, u64)) -> Found {
     // SAFETY: the caller has pinned: a page that can be reached is not reused meanwhile.
     let Some(mut page) = (unsafe { page.as_ref() }) else { return Found::Nobody };
+    // Behind the last byte of the space there is none. Separators that are that byte go on from the page before them.
+    let behind_first = bounds.0.saturating_add(1);
     while !page.is_leaf() {
-        let up_to_begin = compare.count_up_to(&page.key, bounds.0);
-        let begin = up_to_begin.saturating_sub(1) % FAN;
+        let next = compare.count_below(&page.key, behind_first);
         // INVARIANT: where there is no child its item is null, so the bit of the only one need not be waited for. Who is
         // inserted below a child comes behind its link, and a page is unlinked by its item before it is stamped (I5).
-        let goes_on = page.key.get(up_to_begin).is_some_and(|next| next.load(Ordering::Relaxed) <= bounds.1);
-        if goes_on || page.reaches_beyond(begin) {
+        let goes_on = page.key.get(next).is_some_and(|next| next.load(Ordering::Relaxed) <= bounds.1);
+        if goes_on || page.reaches_beyond(next - 1) {
             return look_at_children(page, compare, bounds);
         }
+        // SAFETY: the first separator is 0, so at least one is below what stands behind a byte; FAN are at the most.
+        let child = unsafe { page.item.get_unchecked(next - 1) };
+        // ORDERING: as in `child`.
         // SAFETY: as above; a child that was unlinked is null.
-        let Some(child) = (unsafe { page.child(begin).as_ref() }) else { return Found::Nobody };
+        let Some(child) = (unsafe { child.load(Ordering::Acquire).cast::<Page>().as_ref() }) else {
+            return Found::Nobody;
+        };
         page = child;
     }
     let hits = page.hits(compare, bounds);
