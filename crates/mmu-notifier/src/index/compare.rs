@@ -35,6 +35,11 @@ impl Word {
         self.0.load(ordering) ^ SIGN
     }
 
+    #[inline(always)]
+    fn is_below(&self, bound: u64) -> bool {
+        (self.0.load(Ordering::Relaxed) as i64) < (bound ^ SIGN) as i64
+    }
+
     #[inline]
     pub(super) fn store(&self, value: u64, ordering: Ordering) {
         self.0.store(value ^ SIGN, ordering);
@@ -43,6 +48,9 @@ impl Word {
 
 /// One word of each entry of a page.
 type Words = [Word; FAN];
+
+/// So few children, as a root often has, are compared without vectors, which take longer to answer.
+pub(super) const FEW: usize = if FAN < 8 { FAN } else { 8 };
 
 /// A way to compare.
 pub(super) trait Kind: Copy {
@@ -54,6 +62,12 @@ pub(super) trait Kind: Copy {
 
     /// Of keys that ascend, how many are below `bound`.
     fn count_below(self, keys: &Words, bound: u64) -> usize;
+
+    /// Of the first [`FEW`] keys, which ascend from one that is below `bound`, how many are.
+    #[inline(always)]
+    fn count_few_below(self, keys: &Words, bound: u64) -> usize {
+        1 + keys[1..FEW].iter().filter(|key| key.is_below(bound)).count()
+    }
 
     /// How many keys are at most `bound`.
     #[inline(always)]

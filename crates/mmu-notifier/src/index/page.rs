@@ -18,7 +18,7 @@ use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
-use super::compare::{Compare, Kind, Word, of_kind};
+use super::compare::{Compare, FEW, Kind, Word, of_kind};
 use super::order::Order;
 use crate::interval::Node;
 use crate::sync::{AtomicPtr, AtomicU32, Ordering};
@@ -83,7 +83,7 @@ impl Page {
         }
     }
 
-    /// How many slots are used; for the writer.
+    /// How many slots are used; for the writer, and of an inner page.
     pub(super) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed) as usize
     }
@@ -205,7 +205,11 @@ pub(super) fn look<K: Kind>(page: *const Page, compare: K, bounds: (u64, u64)) -
     // Behind the last byte of the space there is none. Separators that are that byte go on from the page before them.
     let behind_first = bounds.0.saturating_add(1);
     while !page.is_leaf() {
-        let next = compare.count_below(&page.key, behind_first);
+        let next = if page.used() <= FEW {
+            compare.count_few_below(&page.key, behind_first)
+        } else {
+            compare.count_below(&page.key, behind_first)
+        };
         // INVARIANT: where there is no child its item is null, so the bit of the only one need not be waited for. Who is
         // inserted below a child comes behind its link, and a page is unlinked by its item before it is stamped (I5).
         let goes_on = page.key.get(next).is_some_and(|next| next.load(Ordering::Relaxed) <= bounds.1);

@@ -10,7 +10,7 @@
 use core::arch::asm;
 use core::mem::offset_of;
 
-use super::{Kind, SIGN, Scalar, Words};
+use super::{FEW, Kind, SIGN, Scalar, Words};
 use crate::index::page::Page;
 
 /// How entries are compared on this machine.
@@ -65,6 +65,55 @@ macro_rules! of_kind {
 }
 
 pub(in crate::index) use of_kind;
+
+/// Says in a register whether a key, so many bytes from the first, is below the bound.
+macro_rules! is_below {
+    ($to:literal, $at:literal) => {
+        concat!(
+            "xor {",
+            $to,
+            ":e}, {",
+            $to,
+            ":e}\n",
+            "cmp [{keys} + ",
+            $at,
+            "], {bound}\n",
+            "setl {",
+            $to,
+            ":l}"
+        )
+    };
+}
+
+/// Of the first [`FEW`] keys, of which the first is below `bound`, how many are. By hand, as compilers take a register for
+/// each of them, and save so many first.
+#[inline(always)]
+fn count_few_below(keys: &Words, bound: u64) -> usize {
+    const { assert!(FEW == 8) };
+    let below: u64;
+    // SAFETY: it reads the array only, and what it changes is named.
+    unsafe {
+        asm!(
+            is_below!("below", "8"),
+            is_below!("others", "16"),
+            is_below!("more", "24"),
+            "lea {below:e}, [{below} + {more} + 1]",
+            is_below!("more", "32"),
+            "add {others:e}, {more:e}",
+            is_below!("more", "40"),
+            "add {below:e}, {more:e}",
+            is_below!("more", "48"),
+            "add {others:e}, {more:e}",
+            is_below!("more", "56"),
+            "add {below:e}, {more:e}",
+            "add {below:e}, {others:e}",
+            keys = in(reg) keys, bound = in(reg) bound ^ SIGN,
+            below = out(reg) below, others = out(reg) _, more = out(reg) _,
+            options(readonly, nostack)
+        );
+    }
+    below as usize
+}
 
 /// Has the line of this address fetched.
 #[inline(always)]
@@ -153,6 +202,11 @@ impl Kind for Avx512 {
     #[inline(always)]
     fn count_below(self, keys: &Words, bound: u64) -> usize {
         self.below(keys, bound).trailing_ones() as usize
+    }
+
+    #[inline(always)]
+    fn count_few_below(self, keys: &Words, bound: u64) -> usize {
+        count_few_below(keys, bound)
     }
 
     #[inline(always)]
@@ -338,6 +392,11 @@ impl Kind for Avx2 {
     }
 
     #[inline(always)]
+    fn count_few_below(self, keys: &Words, bound: u64) -> usize {
+        count_few_below(keys, bound)
+    }
+
+    #[inline(always)]
     fn prefetch(self, address: *const ()) {
         prefetch(address);
     }
@@ -353,6 +412,7 @@ mod tests {
     use super::super::Word;
     use super::*;
     use crate::index::page::FAN;
+    use crate::sync::Ordering;
 
     #[repr(align(64))]
     struct Page([Words; 2]);
@@ -372,6 +432,12 @@ mod tests {
         let page = Page([ascending.map(Word::new), core::array::from_fn(|_| Word::new(0))]);
         for bound in [random(), ascending[random() as usize % FAN]] {
             assert_eq!(kind.count_below(&page.0[0], bound), Scalar.count_below(&page.0[0], bound));
+        }
+        page.0[0][0].store(0, Ordering::Relaxed);
+        for bound in [random().max(1), ascending[1 + random() as usize % FEW].max(1)] {
+            let few = page.0[0][..FEW].iter().filter(|key| key.load(Ordering::Relaxed) < bound).count();
+            assert_eq!(kind.count_few_below(&page.0[0], bound), few);
+            assert_eq!(Scalar.count_few_below(&page.0[0], bound), few);
         }
     }
 
