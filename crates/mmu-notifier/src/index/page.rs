@@ -15,6 +15,7 @@
 #![expect(unsafe_code, reason = "pages are reached through raw pointers that a pin protects")]
 
 use core::cell::Cell;
+use core::iter;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
@@ -177,14 +178,21 @@ impl Batch {
         unsafe { &*(ptr::from_ref(written) as *const [*const Node]) }
     }
 
-    #[inline]
-    fn push(&mut self, node: *const Node) -> bool {
-        let room = self.len < BATCH;
-        if room {
-            self.nodes[self.len].write(node);
-            self.len += 1;
+    /// Adds those behind the others; false if there is no room for one.
+    #[inline(always)]
+    fn extend(&mut self, nodes: impl Iterator<Item = *const Node>) -> bool {
+        // Not counted in memory: each addition would wait for the one before to be stored.
+        let mut len = self.len;
+        for node in nodes {
+            let Some(entry) = self.nodes.get_mut(len) else {
+                self.len = len;
+                return false;
+            };
+            entry.write(node);
+            len += 1;
         }
-        room
+        self.len = len;
+        true
     }
 }
 
@@ -305,22 +313,28 @@ fn take_all<K: Kind>(
     if hits & hits.wrapping_sub(1) == 0 {
         return Bits(hits).all(|slot| take(leaf.node(slot), after, batch));
     }
-    leaf.order.load(&leaf.used).among(hits).all(|slot| {
-        let node = leaf.node(slot);
+    let slots = leaf.order.load(&leaf.used);
+    let nodes = slots.among(hits).map(|slot| leaf.node(slot));
+    batch.extend(nodes.filter(|node| {
         compare.prefetch(node.cast());
-        take(node, after, batch)
-    })
+        is_new(*node, after)
+    }))
 }
 
 /// Adds one that is hit, unless an earlier search has found it; false if there is no room.
 #[inline(always)]
 fn take(node: *const Node, after: After<'_>, batch: &mut Batch) -> bool {
-    let is_new = |after: &(u64, u64)| {
+    !is_new(node, after) || batch.extend(iter::once(node))
+}
+
+/// Says whether no earlier search has found it.
+#[inline(always)]
+fn is_new(node: *const Node, after: After<'_>) -> bool {
+    after.is_none_or(|after| {
         // SAFETY: it overlaps the published range, so the node is readable (I6 of the start).
         let node = unsafe { &*node };
         (node.bounds().0, node.order()) > *after
-    };
-    !after.is_none_or(is_new) || batch.push(node)
+    })
 }
 
 impl Page {
