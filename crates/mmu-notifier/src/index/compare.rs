@@ -75,12 +75,6 @@ pub(super) trait Kind: Copy {
         bound.checked_add(1).map_or(FAN, |behind| self.count_all_below(keys, behind))
     }
 
-    /// Of keys that ascend, how many are at most `bound`.
-    #[inline(always)]
-    fn count_up_to(self, keys: &Words, bound: u64) -> usize {
-        bound.checked_add(1).map_or(FAN, |behind| self.count_below(keys, behind))
-    }
-
     /// Has the line of this address fetched, where there is an instruction for that.
     #[inline(always)]
     fn prefetch(self, _address: *const ()) {}

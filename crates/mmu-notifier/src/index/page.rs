@@ -33,7 +33,7 @@ pub(crate) const BATCH: usize = if cfg!(any(loom, shuttle)) { 1 } else { 128 };
 /// A leaf or an inner page.
 ///
 /// # Invariants
-/// `level` and, in an inner page, `key` do not change while the page can be found. In an inner page the item of a slot
+/// `level` and, in an inner page, `used` and `key` do not change while the page can be found. In an inner page the item of a slot
 /// without a live bit is null, or a child that is just being linked or unlinked. Cells belong to the writer; `top` of a
 /// linked page is what its parent has as its maximum.
 #[derive(Debug)]
@@ -117,10 +117,10 @@ impl Page {
         self.item[slot].load(Ordering::Relaxed).cast_const().cast()
     }
 
-    /// The child that a start belongs below: the last whose separator is not greater.
+    /// The child that a start belongs below.
     #[inline]
     pub(super) fn child_for(&self, compare: Compare, start: u64) -> usize {
-        of_kind!(compare, kind => kind.count_up_to(&self.key, start)).saturating_sub(1)
+        of_kind!(compare, kind => self.last_child_up_to(kind, start))
     }
 
     /// The highest last byte of what is there; 0 if nothing is.
@@ -213,18 +213,14 @@ pub(super) fn look<K: Kind>(page: *const Page, compare: K, bounds: (u64, u64)) -
     // Behind the last byte of the space there is none. Separators that are that byte go on from the page before them.
     let behind_first = bounds.0.saturating_add(1);
     while !page.is_leaf() {
-        let next = if page.used() <= FEW {
-            compare.count_few_below(&page.key, behind_first)
-        } else {
-            compare.count_below(&page.key, behind_first)
-        };
+        let next = page.separators_below(compare, behind_first);
         // INVARIANT: where there is no child its item is null, so the bit of the only one need not be waited for. Who is
         // inserted below a child comes behind its link, and a page is unlinked by its item before it is stamped (I5).
         let goes_on = page.key.get(next).is_some_and(|next| next.load(Ordering::Relaxed) <= bounds.1);
         if goes_on || page.reaches_beyond(next - 1) {
             return look_at_children(page, compare, bounds);
         }
-        // SAFETY: the first separator is 0, so at least one is below what stands behind a byte; FAN are at the most.
+        // SAFETY: at least one separator is below a bound that is not 0, and FAN are at the most.
         let child = unsafe { page.item.get_unchecked(next - 1) };
         // ORDERING: as in `child`.
         // SAFETY: as above; a child that was unlinked is null.
@@ -338,6 +334,24 @@ fn is_new(node: *const Node, after: After<'_>) -> bool {
 }
 
 impl Page {
+    /// The last child whose separator is not above `byte`.
+    #[inline(always)]
+    fn last_child_up_to(&self, compare: impl Kind, byte: u64) -> usize {
+        let behind = byte.checked_add(1).map(|behind| self.separators_below(compare, behind));
+        behind.unwrap_or_else(|| self.used()) - 1
+    }
+
+    /// How many separators are below a bound that is not 0: at least one, since the first is 0. What stands behind them is
+    /// the top of the space, which is below no bound.
+    #[inline(always)]
+    fn separators_below(&self, compare: impl Kind, bound: u64) -> usize {
+        if self.used() <= FEW {
+            compare.count_few_below(&self.key, bound)
+        } else {
+            compare.count_below(&self.key, bound)
+        }
+    }
+
     /// Says whether something below a child before `begin` reaches beyond the next separator.
     #[inline(always)]
     fn reaches_beyond(&self, begin: usize) -> bool {
@@ -348,8 +362,8 @@ impl Page {
     /// The children of an inner page that may hold what overlaps `bounds`, as bits.
     #[inline(always)]
     fn children(&self, compare: impl Kind, (first, last): (u64, u64)) -> u32 {
-        let begin = compare.count_up_to(&self.key, first).saturating_sub(1);
-        let end = compare.count_up_to(&self.key, last).saturating_sub(1);
+        let begin = self.last_child_up_to(compare, first);
+        let end = self.last_child_up_to(compare, last);
         let live = self.live().0;
         let within = live & (below(end) | 1 << end) & !below(begin);
         let reaching = live & below(begin) & self.overhang.load(Ordering::Relaxed);
