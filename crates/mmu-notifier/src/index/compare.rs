@@ -35,6 +35,11 @@ impl Word {
         self.0.load(ordering) ^ SIGN
     }
 
+    #[inline(always)]
+    fn is_below(&self, bound: u64) -> bool {
+        (self.0.load(Ordering::Relaxed) as i64) < (bound ^ SIGN) as i64
+    }
+
     #[inline]
     pub(super) fn store(&self, value: u64, ordering: Ordering) {
         self.0.store(value ^ SIGN, ordering);
@@ -44,16 +49,31 @@ impl Word {
 /// One word of each entry of a page.
 type Words = [Word; FAN];
 
+/// So few children, as a root often has, are compared without vectors, which take longer to answer.
+pub(super) const FEW: usize = if FAN < 8 { FAN } else { 8 };
+
 /// A way to compare.
 pub(super) trait Kind: Copy {
     /// Those of the entries `live` whose key is at most `last` and whose maximum is at least `first`, as bits.
     fn overlapping(self, keys: &Words, maxima: &Words, first: u64, last: u64, live: u32) -> u32;
 
-    /// How many keys are at most `bound`.
-    fn count_all_up_to(self, keys: &Words, bound: u64) -> usize;
+    /// How many keys are below `bound`.
+    fn count_all_below(self, keys: &Words, bound: u64) -> usize;
 
-    /// Of keys that ascend, how many are at most `bound`.
-    fn count_up_to(self, keys: &Words, bound: u64) -> usize;
+    /// Of keys that ascend, how many are below `bound`.
+    fn count_below(self, keys: &Words, bound: u64) -> usize;
+
+    /// Of the first [`FEW`] keys, which ascend from one that is below `bound`, how many are.
+    #[inline(always)]
+    fn count_few_below(self, keys: &Words, bound: u64) -> usize {
+        1 + keys[1..FEW].iter().filter(|key| key.is_below(bound)).count()
+    }
+
+    /// How many keys are at most `bound`.
+    #[inline(always)]
+    fn count_all_up_to(self, keys: &Words, bound: u64) -> usize {
+        bound.checked_add(1).map_or(FAN, |behind| self.count_all_below(keys, behind))
+    }
 
     /// Has the line of this address fetched, where there is an instruction for that.
     #[inline(always)]
@@ -75,15 +95,15 @@ impl Kind for Scalar {
     }
 
     #[inline(always)]
-    fn count_all_up_to(self, keys: &Words, bound: u64) -> usize {
-        bits(|at| load(keys, at) <= bound).count_ones() as usize
+    fn count_all_below(self, keys: &Words, bound: u64) -> usize {
+        bits(|at| load(keys, at) < bound).count_ones() as usize
     }
 
     #[inline(always)]
-    fn count_up_to(self, keys: &Words, bound: u64) -> usize {
+    fn count_below(self, keys: &Words, bound: u64) -> usize {
         // To find the first that is missing is quicker than to count bits where the compiler may not assume an
         // instruction for that.
-        bits(|at| load(keys, at) <= bound).trailing_ones() as usize
+        bits(|at| load(keys, at) < bound).trailing_ones() as usize
     }
 }
 

@@ -112,7 +112,7 @@ impl Slots {
     /// Those of them whose bit is set, in order.
     #[inline]
     pub(super) fn among(&self, bits: u32) -> impl Iterator<Item = usize> + '_ {
-        let slots = self.bytes.iter().take(self.count).map(|slot| usize::from(*slot));
+        let slots = self.bytes[..self.count.min(8 * WORDS)].iter().map(|slot| usize::from(*slot));
         slots.filter(move |slot| bits >> slot & 1 == 1)
     }
 }

@@ -5,7 +5,7 @@
 //! in which they came and never move; a slot is used once in a page's life; [`order`](super::order) tells which
 //! comes before which. In an inner page an entry is a child: its separator (no start below the child is smaller), its maximum
 //! (no last byte below it is higher), and the page.
-//! Separators ascend and never change. Keys of slots that are not used are `u64::MAX`. The item of a child that is not there is
+//! Separators ascend and never change; the first of a page is 0, as whoever comes to the page belongs below it. Keys of slots that are not used are `u64::MAX`. The item of a child that is not there is
 //! null: a search that has only one way to go takes it by the child's number, and waits for no bits.
 //!
 //! Bit *i* of `overhang` says that something below child *i* reaches the next separator: only then can the
@@ -15,10 +15,11 @@
 #![expect(unsafe_code, reason = "pages are reached through raw pointers that a pin protects")]
 
 use core::cell::Cell;
+use core::iter;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
-use super::compare::{Compare, Kind, Word, of_kind};
+use super::compare::{Compare, FEW, Kind, Word, of_kind};
 use super::order::Order;
 use crate::interval::Node;
 use crate::sync::{AtomicPtr, AtomicU32, Ordering};
@@ -32,7 +33,7 @@ pub(crate) const BATCH: usize = if cfg!(any(loom, shuttle)) { 1 } else { 128 };
 /// A leaf or an inner page.
 ///
 /// # Invariants
-/// `level` and, in an inner page, `key` do not change while the page can be found. In an inner page the item of a slot
+/// `level` and, in an inner page, `used` and `key` do not change while the page can be found. In an inner page the item of a slot
 /// without a live bit is null, or a child that is just being linked or unlinked. Cells belong to the writer; `top` of a
 /// linked page is what its parent has as its maximum.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ impl Page {
         }
     }
 
-    /// How many slots are used; for the writer.
+    /// How many slots are used; for the writer, and of an inner page.
     pub(super) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed) as usize
     }
@@ -116,10 +117,10 @@ impl Page {
         self.item[slot].load(Ordering::Relaxed).cast_const().cast()
     }
 
-    /// The child that a start belongs below: the last whose separator is not greater.
+    /// The child that a start belongs below.
     #[inline]
     pub(super) fn child_for(&self, compare: Compare, start: u64) -> usize {
-        of_kind!(compare, kind => kind.count_up_to(&self.key, start)).saturating_sub(1)
+        of_kind!(compare, kind => self.last_child_up_to(kind, start))
     }
 
     /// The highest last byte of what is there; 0 if nothing is.
@@ -185,12 +186,24 @@ impl Batch {
     /// Adds one; false if there is no room.
     #[inline]
     pub(crate) fn push(&mut self, node: *const Node) -> bool {
-        let room = self.len < BATCH;
-        if room {
-            self.nodes[self.len].write(node);
-            self.len += 1;
+        self.extend(core::iter::once(node))
+    }
+
+    /// Adds those behind the others; false if there is no room for one.
+    #[inline(always)]
+    fn extend(&mut self, nodes: impl Iterator<Item = *const Node>) -> bool {
+        // Not counted in memory: each addition would wait for the one before to be stored.
+        let mut len = self.len;
+        for node in nodes {
+            let Some(entry) = self.nodes.get_mut(len) else {
+                self.len = len;
+                return false;
+            };
+            entry.write(node);
+            len += 1;
         }
-        room
+        self.len = len;
+        true
     }
 }
 
@@ -208,17 +221,23 @@ pub(crate) enum Found {
 pub(super) fn look<K: Kind>(page: *const Page, compare: K, bounds: (u64, u64)) -> Found {
     // SAFETY: the caller has pinned: a page that can be reached is not reused meanwhile.
     let Some(mut page) = (unsafe { page.as_ref() }) else { return Found::Nobody };
+    // Behind the last byte of the space there is none. Separators that are that byte go on from the page before them.
+    let behind_first = bounds.0.saturating_add(1);
     while !page.is_leaf() {
-        let up_to_begin = compare.count_up_to(&page.key, bounds.0);
-        let begin = up_to_begin.saturating_sub(1) % FAN;
+        let next = page.separators_below(compare, behind_first);
         // INVARIANT: where there is no child its item is null, so the bit of the only one need not be waited for. Who is
         // inserted below a child comes behind its link, and a page is unlinked by its item before it is stamped (I5).
-        let goes_on = page.key.get(up_to_begin).is_some_and(|next| next.load(Ordering::Relaxed) <= bounds.1);
-        if goes_on || page.reaches_beyond(begin) {
+        let goes_on = page.key.get(next).is_some_and(|next| next.load(Ordering::Relaxed) <= bounds.1);
+        if goes_on || page.reaches_beyond(next - 1) {
             return look_at_children(page, compare, bounds);
         }
+        // SAFETY: at least one separator is below a bound that is not 0, and FAN are at the most.
+        let child = unsafe { page.item.get_unchecked(next - 1) };
+        // ORDERING: as in `child`.
         // SAFETY: as above; a child that was unlinked is null.
-        let Some(child) = (unsafe { page.child(begin).as_ref() }) else { return Found::Nobody };
+        let Some(child) = (unsafe { child.load(Ordering::Acquire).cast::<Page>().as_ref() }) else {
+            return Found::Nobody;
+        };
         page = child;
     }
     let hits = page.hits(compare, bounds);
@@ -301,25 +320,49 @@ fn take_all<K: Kind>(
     if hits & hits.wrapping_sub(1) == 0 {
         return Bits(hits).all(|slot| take(leaf.node(slot), after, batch));
     }
-    leaf.order.load(&leaf.used).among(hits).all(|slot| {
-        let node = leaf.node(slot);
+    let slots = leaf.order.load(&leaf.used);
+    let nodes = slots.among(hits).map(|slot| leaf.node(slot));
+    batch.extend(nodes.filter(|node| {
         compare.prefetch(node.cast());
-        take(node, after, batch)
-    })
+        is_new(*node, after)
+    }))
 }
 
 /// Adds one that is hit, unless an earlier search has found it; false if there is no room.
 #[inline(always)]
 fn take(node: *const Node, after: After<'_>, batch: &mut Batch) -> bool {
-    let is_new = |after: &(u64, u64)| {
+    !is_new(node, after) || batch.extend(iter::once(node))
+}
+
+/// Says whether no earlier search has found it.
+#[inline(always)]
+fn is_new(node: *const Node, after: After<'_>) -> bool {
+    after.is_none_or(|after| {
         // SAFETY: it overlaps the published range, so the node is readable (I6 of the start).
         let node = unsafe { &*node };
         (node.bounds().0, node.order()) > *after
-    };
-    !after.is_none_or(is_new) || batch.push(node)
+    })
 }
 
 impl Page {
+    /// The last child whose separator is not above `byte`.
+    #[inline(always)]
+    fn last_child_up_to(&self, compare: impl Kind, byte: u64) -> usize {
+        let behind = byte.checked_add(1).map(|behind| self.separators_below(compare, behind));
+        behind.unwrap_or_else(|| self.used()) - 1
+    }
+
+    /// How many separators are below a bound that is not 0: at least one, since the first is 0. What stands behind them is
+    /// the top of the space, which is below no bound.
+    #[inline(always)]
+    fn separators_below(&self, compare: impl Kind, bound: u64) -> usize {
+        if self.used() <= FEW {
+            compare.count_few_below(&self.key, bound)
+        } else {
+            compare.count_below(&self.key, bound)
+        }
+    }
+
     /// Says whether something below a child before `begin` reaches beyond the next separator.
     #[inline(always)]
     fn reaches_beyond(&self, begin: usize) -> bool {
@@ -330,8 +373,8 @@ impl Page {
     /// The children of an inner page that may hold what overlaps `bounds`, as bits.
     #[inline(always)]
     fn children(&self, compare: impl Kind, (first, last): (u64, u64)) -> u32 {
-        let begin = compare.count_up_to(&self.key, first).saturating_sub(1);
-        let end = compare.count_up_to(&self.key, last).saturating_sub(1);
+        let begin = self.last_child_up_to(compare, first);
+        let end = self.last_child_up_to(compare, last);
         let live = self.live().0;
         let within = live & (below(end) | 1 << end) & !below(begin);
         let reaching = live & below(begin) & self.overhang.load(Ordering::Relaxed);

@@ -57,7 +57,7 @@ impl Index {
             (None, None) => self.set_root(left.page),
             (None, Some(right)) => {
                 let mut root = Filling::new(self.writer.pages.take(left.page.level.get() + 1));
-                root.add(Child { key: 0, ..left });
+                root.add(left);
                 root.add(right);
                 self.set_root(root.fill().page);
             }
@@ -79,8 +79,6 @@ impl Index {
         let mut first = Filling::new(self.writer.pages.take(level));
         let cut = if live == below(FAN) { FAN / 2 + 1 } else { FAN };
         children.by_ref().take(cut).for_each(|child| first.add(child));
-        // The first child left takes over the range of dead ones before it.
-        first.page.key[0].store(inner.key(0), Ordering::Relaxed);
         let second = (live == below(FAN)).then(|| {
             let mut second = Filling::new(self.writer.pages.take(level));
             children.for_each(|child| second.add(child));
@@ -119,6 +117,8 @@ struct Child<'p> {
 /// An inner page that nobody can find yet, and how many children it has so far.
 struct Filling<'p> {
     page: &'p Page,
+    /// The separator of the first child: here it is 0, and this one stands in the page above.
+    key: u64,
     count: usize,
     max: u64,
     last: Option<&'p Page>,
@@ -126,16 +126,18 @@ struct Filling<'p> {
 
 impl<'p> Filling<'p> {
     fn new(page: &'p Page) -> Self {
-        Filling { page, count: 0, max: 0, last: None }
+        Filling { page, key: 0, count: 0, max: 0, last: None }
     }
 
     /// Adds a child behind the others.
     #[inline]
     fn add(&mut self, child: Child<'p>) {
-        if let Some(before) = self.last.replace(child.page) {
-            before.ceiling.set(child.key);
+        match self.last.replace(child.page) {
+            Some(before) => before.ceiling.set(child.key),
+            None => self.key = child.key,
         }
-        self.page.key[self.count].store(child.key, Ordering::Relaxed);
+        let separator = if self.count == 0 { 0 } else { child.key };
+        self.page.key[self.count].store(separator, Ordering::Relaxed);
         self.page.max[self.count].store(child.max, Ordering::Relaxed);
         hang(self.page, self.count, child.page);
         child.page.top.set(child.max);
@@ -145,7 +147,7 @@ impl<'p> Filling<'p> {
 
     /// Says that they are there.
     fn fill(self) -> Child<'p> {
-        let Filling { page, count, max, last } = self;
+        let Filling { page, key, count, max, last } = self;
         if let Some(last) = last {
             // What stands behind it is told by a page above.
             last.ceiling.set(0);
@@ -154,6 +156,6 @@ impl<'p> Filling<'p> {
         page.overhang.store(overhang, Ordering::Relaxed);
         page.used.store(count as u32, Ordering::Relaxed);
         page.live.store(below(count), Ordering::Release);
-        Child { key: page.key(0), page, max }
+        Child { key, page, max }
     }
 }

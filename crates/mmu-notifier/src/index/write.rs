@@ -154,13 +154,7 @@ impl Index {
         while !page.is_leaf() {
             let slot = page.child_for(self.compare, start);
             // SAFETY: null, or a linked page.
-            let child = match unsafe { page.child(slot).as_ref() } {
-                Some(child) => child,
-                None => match missing_child(page, slot) {
-                    Ok(child) => child,
-                    Err(slot) => return (page, slot),
-                },
-            };
+            let Some(child) = (unsafe { page.child(slot).as_ref() }) else { return (page, slot) };
             if page.level.get() == 1 {
                 // Its lines are fetched side by side.
                 of_kind!(self.compare, kind => kind.prefetch_page(ptr::from_ref(child).cast()));
@@ -250,16 +244,6 @@ impl Index {
         page.top.set(u64::MAX);
         self.root.store(ptr::from_ref(page).cast_mut(), Ordering::Release);
     }
-}
-
-/// Where the child for a start was not found in this slot of an inner page: the child after all, or the slot in which
-/// it is missing.
-#[cold]
-fn missing_child(inner: &Page, slot: usize) -> Result<&Page, usize> {
-    // Behind the last separator stands the top of the space, which is a start as well.
-    let slot = slot.min(inner.used() - 1);
-    // SAFETY: null, or a linked page.
-    unsafe { inner.child(slot).as_ref() }.ok_or(slot)
 }
 
 /// Makes `child` that of a slot of an inner page, with its maximum.

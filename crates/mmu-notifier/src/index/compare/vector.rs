@@ -10,7 +10,7 @@
 use core::arch::asm;
 use core::mem::offset_of;
 
-use super::{Kind, SIGN, Scalar, Words};
+use super::{FEW, Kind, SIGN, Scalar, Words};
 use crate::index::page::Page;
 
 /// How entries are compared on this machine.
@@ -66,6 +66,55 @@ macro_rules! of_kind {
 
 pub(in crate::index) use of_kind;
 
+/// Says in a register whether a key, so many bytes from the first, is below the bound.
+macro_rules! is_below {
+    ($to:literal, $at:literal) => {
+        concat!(
+            "xor {",
+            $to,
+            ":e}, {",
+            $to,
+            ":e}\n",
+            "cmp [{keys} + ",
+            $at,
+            "], {bound}\n",
+            "setl {",
+            $to,
+            ":l}"
+        )
+    };
+}
+
+/// Of the first [`FEW`] keys, of which the first is below `bound`, how many are. By hand, as compilers take a register for
+/// each of them, and save so many first.
+#[inline(always)]
+fn count_few_below(keys: &Words, bound: u64) -> usize {
+    const { assert!(FEW == 8) };
+    let below: u64;
+    // SAFETY: it reads the array only, and what it changes is named.
+    unsafe {
+        asm!(
+            is_below!("below", "8"),
+            is_below!("others", "16"),
+            is_below!("more", "24"),
+            "lea {below:e}, [{below} + {more} + 1]",
+            is_below!("more", "32"),
+            "add {others:e}, {more:e}",
+            is_below!("more", "40"),
+            "add {below:e}, {more:e}",
+            is_below!("more", "48"),
+            "add {others:e}, {more:e}",
+            is_below!("more", "56"),
+            "add {below:e}, {more:e}",
+            "add {below:e}, {others:e}",
+            keys = in(reg) keys, bound = in(reg) bound ^ SIGN,
+            below = out(reg) below, others = out(reg) _, more = out(reg) _,
+            options(readonly, nostack)
+        );
+    }
+    below as usize
+}
+
 /// Has the line of this address fetched.
 #[inline(always)]
 fn prefetch(address: *const ()) {
@@ -88,19 +137,19 @@ const _: () = assert!(offset_of!(Page, key) % 64 == 0 && offset_of!(Page, max) %
 const LINES_COMPARED: usize = offset_of!(Page, item) / 64;
 
 impl Avx512 {
-    /// The entries whose key is at most `bound`, as bits.
+    /// The entries whose key is below `bound`, as bits.
     #[inline(always)]
-    fn up_to(self, keys: &Words, bound: u64) -> u32 {
+    fn below(self, keys: &Words, bound: u64) -> u32 {
         let found: u32;
         // SAFETY: the processor has it; it reads the array only, and what it changes is named. Registers from 16 on need no
         // vzeroupper.
         unsafe {
             asm!(
                 "vpbroadcastq zmm16, {bound}",
-                "vpcmpq k1, zmm16, [{keys}], 5",
-                "vpcmpq k2, zmm16, [{keys} + 64], 5",
-                "vpcmpq k3, zmm16, [{keys} + 128], 5",
-                "vpcmpq k4, zmm16, [{keys} + 192], 5",
+                "vpcmpq k1, zmm16, [{keys}], 6",
+                "vpcmpq k2, zmm16, [{keys} + 64], 6",
+                "vpcmpq k3, zmm16, [{keys} + 128], 6",
+                "vpcmpq k4, zmm16, [{keys} + 192], 6",
                 "kunpckbw k1, k2, k1",
                 "kunpckbw k3, k4, k3",
                 "kunpckwd k1, k3, k1",
@@ -146,13 +195,18 @@ impl Kind for Avx512 {
     }
 
     #[inline(always)]
-    fn count_all_up_to(self, keys: &Words, bound: u64) -> usize {
-        self.up_to(keys, bound).count_ones() as usize
+    fn count_all_below(self, keys: &Words, bound: u64) -> usize {
+        self.below(keys, bound).count_ones() as usize
     }
 
     #[inline(always)]
-    fn count_up_to(self, keys: &Words, bound: u64) -> usize {
-        self.up_to(keys, bound).trailing_ones() as usize
+    fn count_below(self, keys: &Words, bound: u64) -> usize {
+        self.below(keys, bound).trailing_ones() as usize
+    }
+
+    #[inline(always)]
+    fn count_few_below(self, keys: &Words, bound: u64) -> usize {
+        count_few_below(keys, bound)
     }
 
     #[inline(always)]
@@ -208,18 +262,16 @@ macro_rules! eight_outside {
     };
 }
 
-/// Eight keys, from `at` bytes on, against the bound in ymm0: as above, all ones if it is greater.
-macro_rules! eight_above {
+/// Eight keys, from `at` bytes on, against the bound in ymm0: as above, all ones if it is below.
+macro_rules! eight_below {
     ($to:literal, $at:literal) => {
         concat!(
-            "vmovdqa ymm2, [{keys} + ",
+            "vpcmpgtq ymm2, ymm0, [{keys} + ",
             $at,
             "]\n",
-            "vmovdqa ymm3, [{keys} + ",
+            "vpcmpgtq ymm3, ymm0, [{keys} + ",
             $at,
             " + 32]\n",
-            "vpcmpgtq ymm2, ymm2, ymm0\n",
-            "vpcmpgtq ymm3, ymm3, ymm0\n",
             "vshufps ",
             $to,
             ", ymm2, ymm3, 0x88"
@@ -243,10 +295,14 @@ impl Avx2 {
                 eight_outside!("ymm9", "64"),
                 eight_outside!("ymm10", "128"),
                 eight_outside!("ymm11", "192"),
-                // A byte for each; then the pairs of the two halves in turn, which is their order.
+                // A byte for each, in whatever order: that will do if all are outside.
                 "vpackssdw ymm8, ymm8, ymm9",
                 "vpackssdw ymm10, ymm10, ymm11",
                 "vpacksswb ymm8, ymm8, ymm10",
+                "vpmovmskb {found:e}, ymm8",
+                "cmp {found:e}, -1",
+                "je 2f",
+                // The pairs of the two halves in turn, which is their order.
                 "vextracti128 xmm9, ymm8, 1",
                 "vpunpcklwd xmm10, xmm8, xmm9",
                 "vpunpckhwd xmm11, xmm8, xmm9",
@@ -254,6 +310,7 @@ impl Avx2 {
                 "vpmovmskb {upper:e}, xmm11",
                 "shl {upper:e}, 16",
                 "or {found:e}, {upper:e}",
+                "2:",
                 "vzeroupper",
                 keys = in(reg) keys, maxima = in(reg) maxima,
                 first = in(reg) first ^ SIGN, last = in(reg) last ^ SIGN,
@@ -278,9 +335,13 @@ impl Avx2 {
                 eight_outside!("ymm9", "64"),
                 "vpackssdw ymm8, ymm8, ymm9",
                 "vpacksswb ymm8, ymm8, ymm8",
+                "vpmovmskb {found:e}, ymm8",
+                "cmp {found:e}, -1",
+                "je 2f",
                 "vextracti128 xmm9, ymm8, 1",
                 "vpunpcklwd xmm8, xmm8, xmm9",
                 "vpmovmskb {found:e}, xmm8",
+                "2:",
                 "vzeroupper",
                 keys = in(reg) keys, maxima = in(reg) maxima,
                 first = in(reg) first ^ SIGN, last = in(reg) last ^ SIGN, found = lateout(reg) found,
@@ -301,33 +362,38 @@ impl Kind for Avx2 {
     }
 
     #[inline(always)]
-    fn count_all_up_to(self, keys: &Words, bound: u64) -> usize {
-        let above: u32;
+    fn count_all_below(self, keys: &Words, bound: u64) -> usize {
+        let below: u32;
         // SAFETY: as above.
         unsafe {
             avx2!(
                 "vmovq xmm0, {bound}",
                 "vpbroadcastq ymm0, xmm0",
-                eight_above!("ymm8", "0"),
-                eight_above!("ymm9", "64"),
-                eight_above!("ymm10", "128"),
-                eight_above!("ymm11", "192"),
+                eight_below!("ymm8", "0"),
+                eight_below!("ymm9", "64"),
+                eight_below!("ymm10", "128"),
+                eight_below!("ymm11", "192"),
                 // A byte for each, in whatever order.
                 "vpackssdw ymm8, ymm8, ymm9",
                 "vpackssdw ymm10, ymm10, ymm11",
                 "vpacksswb ymm8, ymm8, ymm10",
-                "vpmovmskb {above:e}, ymm8",
-                "popcnt {above:e}, {above:e}",
+                "vpmovmskb {below:e}, ymm8",
+                "popcnt {below:e}, {below:e}",
                 "vzeroupper",
-                keys = in(reg) keys, bound = in(reg) bound ^ SIGN, above = lateout(reg) above,
+                keys = in(reg) keys, bound = in(reg) bound ^ SIGN, below = lateout(reg) below,
             );
         }
-        keys.len() - above as usize
+        below as usize
     }
 
     #[inline(always)]
-    fn count_up_to(self, keys: &Words, bound: u64) -> usize {
-        self.count_all_up_to(keys, bound)
+    fn count_below(self, keys: &Words, bound: u64) -> usize {
+        self.count_all_below(keys, bound)
+    }
+
+    #[inline(always)]
+    fn count_few_below(self, keys: &Words, bound: u64) -> usize {
+        count_few_below(keys, bound)
     }
 
     #[inline(always)]
@@ -346,6 +412,7 @@ mod tests {
     use super::super::Word;
     use super::*;
     use crate::index::page::FAN;
+    use crate::sync::Ordering;
 
     #[repr(align(64))]
     struct Page([Words; 2]);
@@ -359,12 +426,18 @@ mod tests {
             let overlapping = Scalar.overlapping(keys, maxima, first, last, live);
             assert_eq!(kind.overlapping(keys, maxima, first, last, live), overlapping, "{live:#x}");
         }
-        assert_eq!(kind.count_all_up_to(keys, last), Scalar.count_all_up_to(keys, last));
+        assert_eq!(kind.count_all_below(keys, last), Scalar.count_all_below(keys, last));
         let mut ascending = core::array::from_fn::<u64, FAN, _>(|_| random());
         ascending.sort_unstable();
         let page = Page([ascending.map(Word::new), core::array::from_fn(|_| Word::new(0))]);
         for bound in [random(), ascending[random() as usize % FAN]] {
-            assert_eq!(kind.count_up_to(&page.0[0], bound), Scalar.count_up_to(&page.0[0], bound));
+            assert_eq!(kind.count_below(&page.0[0], bound), Scalar.count_below(&page.0[0], bound));
+        }
+        page.0[0][0].store(0, Ordering::Relaxed);
+        for bound in [random().max(1), ascending[1 + random() as usize % FEW].max(1)] {
+            let few = page.0[0][..FEW].iter().filter(|key| key.load(Ordering::Relaxed) < bound).count();
+            assert_eq!(kind.count_few_below(&page.0[0], bound), few);
+            assert_eq!(Scalar.count_few_below(&page.0[0], bound), few);
         }
     }
 
