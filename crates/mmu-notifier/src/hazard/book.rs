@@ -161,8 +161,14 @@ impl Book {
     pub(crate) fn remembered(&self, context: Option<&Context>) -> Option<&Hazard> {
         match self.at_hand(context) {
             Some((own, _)) => Some(own),
-            None => self.free_sibling(context?),
+            None => self.sibling(context),
         }
+    }
+
+    /// Another free record of this thread than the one that it used last in this space.
+    #[inline]
+    pub(crate) fn sibling(&self, context: Option<&Context>) -> Option<&Hazard> {
+        self.free_sibling(context?)
     }
 
     #[inline(always)]

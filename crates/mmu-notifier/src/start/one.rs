@@ -135,7 +135,7 @@ fn start_elsewhere(space: &Space, left: &mut Left) -> Held {
         return calls.run_slowly(left);
     }
     let book = &subscriptions.book;
-    let Some(hazard) = book.remembered(context).or_else(|| book.claim_another(context)) else {
+    let Some(hazard) = book.sibling(context).or_else(|| book.claim_another(context)) else {
         return calls.run_slowly(left);
     };
     let (hazard, mut room) = ((hazard, hazard.next_identity()), MaybeUninit::uninit());
