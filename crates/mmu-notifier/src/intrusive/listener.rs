@@ -332,12 +332,12 @@ impl Listener {
         let space = space.expect("a registered listener holds its space");
         let subscriptions = space.watched();
         // SAFETY: the node is the first field of the listener, and initialised while it is in.
-        if !subscriptions.list.put(unsafe { this.cast::<Node>().as_ref() }) {
+        let Some(stamp) = subscriptions.list.put(unsafe { this.cast::<Node>().as_ref() }) else {
             return Released::Kept;
-        }
+        };
         listener.membership.begin_to_leave();
         // SAFETY: the last reference is gone; the listener holds its space until its free.
-        unsafe { leave::put(&space, subscriptions, this.cast(), free) };
+        unsafe { leave::put(&space, subscriptions, this.cast(), stamp, free) };
         Released::Last
     }
 }

@@ -3,8 +3,8 @@
 //! # Protocol
 //! *Register* appends an entry and then raises the number (release). *Take off* marks the node, then replaces
 //! its entry by a tombstone. A full array is replaced by a copy without tombstones; walks may go on in the old
-//! one, which is why the node is marked too. *Walk*: enter a section, load the array. *Grace period*: take off, fence of
-//! the list, new stamp, wait for every section of the old stamp or an older one; see [`grace`](super::grace).
+//! one, which is why the node is marked too. *Walk*: enter a section, load the array. *Grace period*: take off, new stamp,
+//! fence of the list, wait for every section of the old stamp or an older one; see [`grace`](super::grace).
 //!
 //! A walk that a grace period does not see loads the list later, so it sees the mark; one that it sees is
 //! waited for; one that begins behind it carries a newer stamp and is not.
@@ -118,17 +118,17 @@ impl List {
         self.count() != 0
     }
 
+    /// Enters a section in which nothing is loaded of the list.
+    #[inline]
+    pub(crate) fn mark(&self, claim: Claim<'_>) {
+        self.grace.mark(claim);
+    }
+
     /// The number of the newest registration; whoever has it or a smaller one is found by a walk.
     #[inline]
     pub(crate) fn limit(&self) -> u64 {
         // ORDERING: acquire pairs with the release in `append`.
         self.number.load(Ordering::Acquire)
-    }
-
-    /// Begins a grace period; its stamp is what sections to wait for carry at the most.
-    pub(crate) fn new_grace(&self) -> u64 {
-        self.grace.fence();
-        self.grace.advance()
     }
 
     /// What a walk goes through.
@@ -160,10 +160,9 @@ impl List {
         if !self.append(&lock, node) {
             return None;
         }
-        drop(lock);
         // ORDERING: entry, fence of the list; whatever this thread reads afterwards, a start that comes behind that
         // finds the entry (P7), though nothing was written that the start could have read.
-        self.grace.fence();
+        self.grace.open(lock);
         Some(Ok(()))
     }
 
@@ -217,7 +216,7 @@ impl List {
     }
 
     /// Puts `array` in the place of the current one, if everybody finds room in it.
-    fn replace(&self, _lock: &SpinGuard<'_>, array: Box<Array>) {
+    fn replace(&self, lock: &SpinGuard<'_>, array: Box<Array>) {
         if self.has_room() || self.count() as usize >= array.entries.len() {
             return;
         }
@@ -239,7 +238,7 @@ impl List {
         // SAFETY: the old array is not freed before it was retired here.
         if let Some(array) = unsafe { old.as_ref() } {
             // ORDERING: swap, then a new stamp (release): a walk that carries it (acquire) loads the new array.
-            array.stamp.set(self.grace.advance());
+            array.stamp.set(self.grace.advance(lock));
             self.retire(old);
         }
     }
@@ -251,15 +250,23 @@ impl List {
         self.retired.store(array, Ordering::Relaxed);
     }
 
-    /// Takes a node off the list. False if somebody else did.
-    pub(crate) fn take_off(&self, node: &Node) -> bool {
+    /// Takes a node off the list, unless somebody else did, and begins a grace period. Its stamp is what sections to wait
+    /// for carry at the most.
+    pub(crate) fn take_off(&self, node: &Node) -> u64 {
         let lock = self.lock.lock();
-        self.take_off_locked(&lock, node)
+        self.take_off_locked(&lock, node);
+        self.begin_grace(lock)
     }
 
-    fn take_off_locked(&self, _lock: &SpinGuard<'_>, node: &Node) -> bool {
+    fn begin_grace(&self, lock: SpinGuard<'_>) -> u64 {
+        let stamp = self.grace.advance(&lock);
+        self.grace.open(lock);
+        stamp
+    }
+
+    fn take_off_locked(&self, _lock: &SpinGuard<'_>, node: &Node) {
         if node.is_off() {
-            return false;
+            return;
         }
         node.take_off();
         if let Some(array) = self.current() {
@@ -267,19 +274,21 @@ impl List {
             array.trim();
         }
         self.live.store(self.count() - 1, Ordering::Release);
-        true
     }
 
-    /// Takes everybody off.
-    pub(crate) fn take_all_off(&self) {
+    /// Takes everybody off; as [`take_off`](Self::take_off).
+    pub(crate) fn take_all_off(&self) -> u64 {
         let lock = self.lock.lock();
-        let Some(array) = self.current() else { return };
-        for entry in &array.entries[..array.len.load(Ordering::Relaxed) as usize] {
+        let entries = self
+            .current()
+            .map_or(&[][..], |array| &array.entries[..array.len.load(Ordering::Relaxed) as usize]);
+        for entry in entries {
             // SAFETY: entries that are no tombstones name nodes on the list.
             if let Some(node) = unsafe { entry.load(Ordering::Relaxed).as_ref() } {
                 self.take_off_locked(&lock, node);
             }
         }
+        self.begin_grace(lock)
     }
 
     /// Counts one more user of the notifier with this key.
@@ -302,15 +311,16 @@ impl List {
         Ok(node)
     }
 
-    /// Counts one user less; true if that was the last: then it is off the list.
-    pub(crate) fn put(&self, node: &Node) -> bool {
+    /// Counts one user less. If that was the last it is off the list, and this gives the stamp, as
+    /// [`take_off`](Self::take_off).
+    pub(crate) fn put(&self, node: &Node) -> Option<u64> {
         let lock = self.lock.lock();
         node.users.set(node.users.get() - 1);
-        let last = node.users.get() == 0;
-        if last {
-            self.take_off_locked(&lock, node);
+        if node.users.get() != 0 {
+            return None;
         }
-        last
+        self.take_off_locked(&lock, node);
+        Some(self.begin_grace(lock))
     }
 
     #[cfg(all(test, not(any(loom, shuttle))))]

@@ -131,9 +131,9 @@ impl<N: Notifier> Registration<N> {
         // The record may hold its space as the last one: nothing that is borrowed here may go with it.
         let space = this.space().clone();
         let subscriptions = space.watched();
-        subscriptions.list.put(&this.record().node);
+        let stamp = subscriptions.list.take_off(&this.record().node);
         // SAFETY: a registration is the one reference, and the record is alive until free_put; it holds its space.
-        unsafe { leave::put(&space, subscriptions, this.record.cast(), free_put::<N>) };
+        unsafe { leave::put(&space, subscriptions, this.record.cast(), stamp, free_put::<N>) };
     }
 
     fn record(&self) -> &Record<N> {
@@ -296,10 +296,12 @@ impl<N: Notifier> Drop for Shared<N> {
         // The record may hold its space as the last one: nothing that is borrowed here may go with it.
         let space = self.space().clone();
         let subscriptions = space.watched();
-        if subscriptions.list.put(&self.record().node) {
+        if let Some(stamp) = subscriptions.list.put(&self.record().node) {
             let free = free_put::<N>;
             // SAFETY: the last reference is gone, and the record is alive until free_put; it holds its space.
-            platform::in_drop(|| unsafe { leave::put(&space, subscriptions, self.record.cast(), free) });
+            platform::in_drop(|| unsafe {
+                leave::put(&space, subscriptions, self.record.cast(), stamp, free)
+            });
         }
     }
 }
