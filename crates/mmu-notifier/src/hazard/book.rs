@@ -65,7 +65,13 @@ impl Book {
     ///
     /// # Context
     /// Allocates; none of the library's locks may be held.
+    #[inline]
     pub(crate) fn refill(&self, more: u32) -> bool {
+        self.spare.load(Ordering::Relaxed) >= RESERVE as u32 + more || self.add_hazards(more)
+    }
+
+    #[cold]
+    fn add_hazards(&self, more: u32) -> bool {
         while self.spare.load(Ordering::Relaxed) < RESERVE as u32 + more {
             // SAFETY: the layout of a slab has a size.
             let memory = unsafe { alloc(Layout::new::<Slab>()) }.cast::<Slab>();

@@ -54,14 +54,8 @@ struct Array {
 }
 
 impl Array {
-    /// Takes tombstones off the end, under the lock of the list. A walk that has loaded the old length may find the
-    /// next that is registered in their place: newer than its limit, and as good as any that it comes to.
-    fn trim(&self) {
-        let mut len = self.len.load(Ordering::Relaxed);
-        while len > 0 && self.entries[len as usize - 1].load(Ordering::Relaxed).is_null() {
-            len -= 1;
-        }
-        self.len.store(len, Ordering::Relaxed);
+    fn used(&self) -> &[AtomicPtr<Node>] {
+        &self.entries[..self.len.load(Ordering::Relaxed) as usize]
     }
 }
 
@@ -76,6 +70,8 @@ pub(crate) struct List {
     closed: Cell<bool>,
     /// Arrays that were replaced and are not freed yet. Changes under the lock.
     retired: AtomicPtr<Array>,
+    /// How many entries the current array has room for. Changes under the lock.
+    room: AtomicU64,
 }
 
 // SAFETY: `closed` and the cells of arrays are used under `lock`; the rest is atomic.
@@ -93,6 +89,7 @@ impl List {
             lock: SpinLock::new(),
             closed: Cell::new(false),
             retired: AtomicPtr::new(ptr::null_mut()),
+            room: AtomicU64::new(0),
         }
     }
 
@@ -167,15 +164,14 @@ impl List {
     }
 
     /// Makes sure that the next registration need not allocate, if nobody else registers meanwhile.
+    #[inline]
     pub(crate) fn make_room(&self, book: &Book) -> Result<(), Refused> {
         self.reclaim(book);
-        let room = {
-            let _lock = self.lock.lock();
-            self.has_room()
-        };
-        if room {
-            return Ok(());
-        }
+        if self.has_room() { Ok(()) } else { self.grow() }
+    }
+
+    #[cold]
+    fn grow(&self) -> Result<(), Refused> {
         let capacity = FIRST.max(2 * self.count() as usize);
         let mut entries = Vec::new();
         entries.try_reserve_exact(capacity).map_err(|_| Refused::OutOfMemory)?;
@@ -198,7 +194,7 @@ impl List {
     }
 
     fn has_room(&self) -> bool {
-        self.current().is_some_and(|array| (array.len.load(Ordering::Relaxed) as usize) < array.entries.len())
+        self.room.load(Ordering::Relaxed) != 0
     }
 
     fn append(&self, _lock: &SpinGuard<'_>, node: NonNull<Node>) -> bool {
@@ -208,11 +204,25 @@ impl List {
         // SAFETY: the caller of `try_register` keeps the node readable.
         unsafe { node.as_ref() }.enter(number, place as usize);
         array.entries[place as usize].store(node.as_ptr(), Ordering::Release);
-        array.len.store(place + 1, Ordering::Release);
+        self.set_len(array, place + 1);
         self.live.store(self.count() + 1, Ordering::Release);
         // ORDERING: release; a walk that reads this number (acquire) finds the entry.
         self.number.store(number, Ordering::Release);
         true
+    }
+
+    /// Takes tombstones off the end. A walk that has loaded the old length may find the next that is registered in their
+    /// place: newer than its limit, and as good as any that it comes to.
+    #[inline]
+    fn trim(&self, array: &Array) {
+        let last = array.used().iter().rposition(|entry| !entry.load(Ordering::Relaxed).is_null());
+        self.set_len(array, last.map_or(0, |last| last as u64 + 1));
+    }
+
+    #[inline]
+    fn set_len(&self, array: &Array, len: u64) {
+        array.len.store(len, Ordering::Release);
+        self.room.store(array.entries.len() as u64 - len, Ordering::Relaxed);
     }
 
     /// Puts `array` in the place of the current one, if everybody finds room in it.
@@ -222,7 +232,7 @@ impl List {
         }
         let mut len = 0;
         if let Some(old) = self.current() {
-            for entry in &old.entries[..old.len.load(Ordering::Relaxed) as usize] {
+            for entry in old.used() {
                 let node = entry.load(Ordering::Relaxed);
                 // SAFETY: entries that are no tombstones name nodes on the list.
                 if let Some(moved) = unsafe { node.as_ref() } {
@@ -232,7 +242,7 @@ impl List {
                 }
             }
         }
-        array.len.store(len as u64, Ordering::Relaxed);
+        self.set_len(&array, len as u64);
         // ORDERING: release, for the acquire in `entries`.
         let old = self.array.swap(Box::into_raw(array), Ordering::AcqRel);
         // SAFETY: the old array is not freed before it was retired here.
@@ -271,7 +281,7 @@ impl List {
         node.take_off();
         if let Some(array) = self.current() {
             array.entries[node.place.get()].store(ptr::null_mut(), Ordering::Release);
-            array.trim();
+            self.trim(array);
         }
         self.live.store(self.count() - 1, Ordering::Release);
     }
@@ -279,10 +289,7 @@ impl List {
     /// Takes everybody off; as [`take_off`](Self::take_off).
     pub(crate) fn take_all_off(&self) -> u64 {
         let lock = self.lock.lock();
-        let entries = self
-            .current()
-            .map_or(&[][..], |array| &array.entries[..array.len.load(Ordering::Relaxed) as usize]);
-        for entry in entries {
+        for entry in self.current().map_or(&[][..], Array::used) {
             // SAFETY: entries that are no tombstones name nodes on the list.
             if let Some(node) = unsafe { entry.load(Ordering::Relaxed).as_ref() } {
                 self.take_off_locked(&lock, node);
@@ -298,8 +305,7 @@ impl List {
             return Err(Lookup::Closed);
         }
         let array = self.current().ok_or(Lookup::Nobody)?;
-        let entries = &array.entries[..array.len.load(Ordering::Relaxed) as usize];
-        let node = entries.iter().rev().find_map(|entry| {
+        let node = array.used().iter().rev().find_map(|entry| {
             let node = NonNull::new(entry.load(Ordering::Relaxed))?;
             // SAFETY: entries that are no tombstones name nodes on the list.
             (unsafe { node.as_ref() }.key == Some(key)).then_some(node)
@@ -336,11 +342,16 @@ impl List {
     }
 
     /// Frees retired arrays that no walk is in.
+    #[inline]
     pub(crate) fn reclaim(&self, book: &Book) {
         // Who retires one later frees it later: what is missed here waits for the next call.
-        if self.retired.load(Ordering::Relaxed).is_null() {
-            return;
+        if !self.retired.load(Ordering::Relaxed).is_null() {
+            self.free_retired(book);
         }
+    }
+
+    #[cold]
+    fn free_retired(&self, book: &Book) {
         let mut at = {
             let _lock = self.lock.lock();
             let first = self.retired.load(Ordering::Relaxed);

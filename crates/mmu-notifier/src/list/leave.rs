@@ -50,10 +50,11 @@ pub(crate) fn unregister(space: &Space, subscriptions: &Subscriptions, node: Non
     });
     let stamp = subscriptions.list.take_off(registered);
     let others = Wanted::Walked { stamp, own: Own::Skipped };
-    Scan::new(&subscriptions.book, others).wait(subscriptions, None);
+    Scan::wait_for_all(subscriptions, others);
     subscriptions.list.reclaim(&subscriptions.book);
     // CONTRACT C7.2: a panic of what was left by others comes behind this node's own end.
-    let left = platform::catch(|| subscriptions.may_sleep()).err();
+    let left =
+        subscriptions.has_left().then(|| platform::catch(|| subscriptions.may_sleep()).err()).flatten();
     Left { stamp, panic: panic.or(left) }
 }
 
