@@ -15,8 +15,8 @@ use core::ptr::{self, NonNull};
 use crate::memory::{block, try_alloc_block};
 use crate::sync::SpinLock;
 
-/// Whether there are slots at all.
-const SLOTS: bool = !cfg!(any(loom, shuttle, mmu_notifier_boxes));
+/// Whether there are slots at all, or what one record leaves serves another.
+pub(crate) const SLOTS: bool = !cfg!(any(loom, shuttle, mmu_notifier_boxes));
 /// The largest slot.
 const MOST: usize = 256;
 /// How many slots the first block of a type has. Each has twice as many as the one before, up to so many bytes: no huge

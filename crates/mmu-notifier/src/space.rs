@@ -216,7 +216,8 @@ impl Space {
         Ok(result)
     }
 
-    /// Puts a node on the list.
+    /// Puts a node on the list. From then on it is a holder, with all others of the list together, until
+    /// [`List::let_go`](list::List::let_go).
     ///
     /// # Safety
     /// The node stays where it is until it was taken off the list and a grace period is over.
@@ -232,7 +233,7 @@ impl Space {
             let registered = self.with_all_locked(|| {
                 let subscriptions = self.publish(prepared);
                 // SAFETY: as promised by the caller.
-                unsafe { subscriptions.list.try_register(node) }
+                unsafe { subscriptions.list.try_register(node, || self.hold()) }
             })?;
             // None: somebody who does not hold the map lock took the room.
             if let Some(result) = registered {

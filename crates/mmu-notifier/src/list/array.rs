@@ -13,11 +13,13 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::alloc::Layout;
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
 
 use super::grace::Grace;
 use super::node::{Key, Node};
+use super::spares::{self, Spares};
 use crate::hazard::{Book, Claim};
 use crate::scan::{Own, Scan, Wanted};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinGuard, SpinLock};
@@ -68,13 +70,16 @@ pub(crate) struct List {
     grace: Grace,
     lock: SpinLock,
     closed: Cell<bool>,
+    /// How many nodes were registered and were not let go of yet. Together they are one holder of the space.
+    held: Cell<u64>,
+    spares: Spares,
     /// Arrays that were replaced and are not freed yet. Changes under the lock.
     retired: AtomicPtr<Array>,
     /// How many entries the current array has room for. Changes under the lock.
     room: AtomicU64,
 }
 
-// SAFETY: `closed` and the cells of arrays are used under `lock`; the rest is atomic.
+// SAFETY: `closed`, `held`, `spares` and the cells of arrays are used under `lock`; the rest is atomic.
 unsafe impl Sync for List {}
 // SAFETY: as above; nothing belongs to a thread.
 unsafe impl Send for List {}
@@ -88,6 +93,8 @@ impl List {
             grace: Grace::new(),
             lock: SpinLock::new(),
             closed: Cell::new(false),
+            held: Cell::new(0),
+            spares: Spares::new(),
             retired: AtomicPtr::new(ptr::null_mut()),
             room: AtomicU64::new(0),
         }
@@ -142,20 +149,28 @@ impl List {
         }
     }
 
-    /// Puts a node at the head of the list; none if there is no room.
+    /// Puts a node at the head of the list; none if there is no room. The first that the list holds calls `hold`, which
+    /// makes the holder that all are.
     ///
     /// # Safety
     /// The node stays where it is, and readable, until it was taken off and a grace period is over.
     ///
     /// # Context
     /// Allocates nothing.
-    pub(crate) unsafe fn try_register(&self, node: NonNull<Node>) -> Option<Result<(), Refused>> {
+    pub(crate) unsafe fn try_register(
+        &self,
+        node: NonNull<Node>,
+        hold: impl FnOnce(),
+    ) -> Option<Result<(), Refused>> {
         let lock = self.lock.lock();
         if self.closed.get() {
             return Some(Err(Refused::Closed));
         }
         if !self.append(&lock, node) {
             return None;
+        }
+        if self.held.replace(self.held.get() + 1) == 0 {
+            hold();
         }
         // ORDERING: entry, fence of the list; whatever this thread reads afterwards, a start that comes behind that
         // finds the entry (P7), though nothing was written that the start could have read.
@@ -296,6 +311,44 @@ impl List {
             }
         }
         self.begin_grace(lock)
+    }
+
+    /// Lets go of a node that no walk knows any more. True if that was the last: then the holder is the caller's.
+    #[must_use]
+    pub(crate) fn let_go(&self) -> bool {
+        let lock = self.lock.lock();
+        self.let_go_locked(&lock)
+    }
+
+    #[inline]
+    fn let_go_locked(&self, _lock: &SpinGuard<'_>) -> bool {
+        self.held.set(self.held.get() - 1);
+        self.held.get() == 0
+    }
+
+    /// Memory for a record of this layout that an earlier one has left.
+    #[inline]
+    pub(super) fn take_spare(&self, layout: Layout) -> Option<NonNull<u8>> {
+        if spares::fits(layout) { self.spares.take(&self.lock.lock()) } else { None }
+    }
+
+    /// Lets go of a record, as [`let_go`](Self::let_go), and of its memory.
+    ///
+    /// # Safety
+    /// It is memory for a record of this layout, and is not used any more.
+    #[inline]
+    #[must_use]
+    pub(super) unsafe fn free(&self, memory: NonNull<u8>, layout: Layout) -> bool {
+        if spares::fits(layout) {
+            let lock = self.lock.lock();
+            // SAFETY: as promised by the caller.
+            unsafe { self.spares.keep(&lock, memory) };
+            self.let_go_locked(&lock)
+        } else {
+            // SAFETY: as promised by the caller.
+            unsafe { spares::free(memory, layout) };
+            self.let_go()
+        }
     }
 
     /// Counts one more user of the notifier with this key.
