@@ -132,6 +132,7 @@ impl SpinGuard<'_> {
 }
 
 impl Drop for SpinGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         // ORDERING: release, for the next holder's acquire.
         self.lock.held.store(0, Ordering::Release);
