@@ -7,6 +7,7 @@
 
 use alloc::alloc::{alloc, dealloc};
 use core::alloc::Layout;
+use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
@@ -14,15 +15,21 @@ use super::{Hazard, RESERVE};
 use crate::sync::{AtomicPtr, AtomicU32, Ordering};
 
 /// Memory for hazards, allocated together.
-#[derive(Debug)]
+///
+/// # Invariants
+/// `head` is the first field, and all that references are made of.
 #[repr(C)]
 pub(super) struct Slab {
-    next: *mut Slab,
+    head: Head,
+    hazards: [MaybeUninit<Hazard>; RESERVE],
+}
+
+struct Head {
+    next: Cell<*mut Slab>,
     /// The id of the first hazard; the others follow.
     id: u64,
     /// How many were taken; more than there are where several asked at once for the last.
     taken: AtomicU32,
-    hazards: [MaybeUninit<Hazard>; RESERVE],
 }
 
 impl Slab {
@@ -41,27 +48,32 @@ impl Slab {
         unsafe { dealloc(slab.as_ptr().cast(), Layout::new::<Slab>()) };
     }
 
+    /// # Safety
+    /// The slab is in a reserve, which is there as long as the result is used.
+    unsafe fn head<'s>(slab: NonNull<Slab>) -> &'s Head {
+        // SAFETY: as promised by the caller; it is the first field, and was written before the slab was added.
+        unsafe { slab.cast().as_ref() }
+    }
+
     /// Makes the next hazard of a slab; none if all are made.
     ///
     /// # Safety
     /// The slab is in a reserve, which is there.
     unsafe fn take(slab: NonNull<Slab>) -> Option<NonNull<Hazard>> {
-        // SAFETY: as promised by the caller; of what is behind the head nobody makes a reference.
-        let taken = unsafe { &(*slab.as_ptr()).taken };
-        if taken.load(Ordering::Relaxed) as usize >= RESERVE {
+        // SAFETY: as promised by the caller.
+        let head = unsafe { Slab::head(slab) };
+        if head.taken.load(Ordering::Relaxed) as usize >= RESERVE {
             return None;
         }
-        let index = taken.fetch_add(1, Ordering::Relaxed) as usize;
+        let index = head.taken.fetch_add(1, Ordering::Relaxed) as usize;
         if index >= RESERVE {
             return None;
         }
-        // SAFETY: as promised by the caller.
-        let id = unsafe { (*slab.as_ptr()).id } + index as u64;
         // SAFETY: the address of a field of a slab.
         let hazards = unsafe { &raw mut (*slab.as_ptr()).hazards }.cast::<Hazard>();
         let hazard = NonNull::new(hazards.wrapping_add(index))?;
         // SAFETY: it is memory for a hazard, and its index was given to this call alone.
-        unsafe { hazard.write(Hazard::new(id)) };
+        unsafe { hazard.write(Hazard::new(head.id + index as u64)) };
         Some(hazard)
     }
 }
@@ -89,18 +101,18 @@ impl Reserve {
 
     /// Adds fresh memory for hazards with ids from `id` on.
     pub(super) fn add(&self, slab: NonNull<Slab>, id: u64) {
-        let at = slab.as_ptr();
-        let mut first = self.slabs.load(Ordering::Relaxed);
-        // SAFETY: it is memory of a slab, which nobody else knows; so for the two below.
-        unsafe { (&raw mut (*at).id).write(id) };
-        // SAFETY: as above.
-        unsafe { (&raw mut (*at).taken).write(AtomicU32::new(0)) };
+        let head = Head { next: Cell::new(ptr::null_mut()), id, taken: AtomicU32::new(0) };
+        // SAFETY: it is memory for a slab, which begins with its head, and nobody else knows it.
+        unsafe { slab.cast().write(head) };
+        // SAFETY: it will be in this reserve.
+        let head = unsafe { Slab::head(slab) };
         self.spare.fetch_add(RESERVE as u32, Ordering::Relaxed);
+        let mut first = self.slabs.load(Ordering::Relaxed);
         loop {
-            // SAFETY: as above.
-            unsafe { (&raw mut (*at).next).write(first) };
-            // ORDERING: release, for the acquire in `take`, here too: those behind it come with it.
-            match self.slabs.compare_exchange(first, at, Ordering::AcqRel, Ordering::Relaxed) {
+            // Until it is linked nobody else looks at this.
+            head.next.set(first);
+            // ORDERING: release, for the acquire in `take`; those behind it come with it.
+            match self.slabs.compare_exchange(first, slab.as_ptr(), Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => first = now,
             }
@@ -117,8 +129,8 @@ impl Reserve {
                 self.spare.fetch_sub(1, Ordering::Relaxed);
                 return Some(hazard);
             }
-            // SAFETY: by the invariant; the link does not change.
-            at = NonNull::new(unsafe { (*slab.as_ptr()).next });
+            // SAFETY: by the invariant.
+            at = NonNull::new(unsafe { Slab::head(slab) }.next.get());
         }
         None
     }
@@ -129,9 +141,9 @@ impl Drop for Reserve {
         let mut at = NonNull::new(self.slabs.load(Ordering::Relaxed));
         while let Some(slab) = at {
             // SAFETY: by the invariant.
-            at = NonNull::new(unsafe { (*slab.as_ptr()).next });
-            // SAFETY: by the invariant; the book is going, and has dropped the hazards.
-            unsafe { (&raw mut (*slab.as_ptr()).taken).drop_in_place() };
+            at = NonNull::new(unsafe { Slab::head(slab) }.next.get());
+            // SAFETY: as above; it is not used again.
+            unsafe { slab.cast::<Head>().drop_in_place() };
             // SAFETY: it is in no list any more, and what was in it is gone.
             unsafe { Slab::free(slab) };
         }

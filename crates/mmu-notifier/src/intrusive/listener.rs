@@ -382,8 +382,10 @@ unsafe fn free(hung: NonNull<Hung>) {
     let listener = node.cast::<Listener>();
     // SAFETY: as promised by the caller; the node is the first field of the listener.
     let callback = unsafe { (*listener.as_ptr()).callbacks }.free;
-    // SAFETY: it is alive until its callback, and the last put left the rest to this call.
-    let space = unsafe { listener.as_ref().take_space() };
+    // SAFETY: the listener is alive until its callback.
+    let leaving = unsafe { listener.as_ref() };
+    // SAFETY: the last put left the rest to this call.
+    let space = unsafe { leaving.take_space() };
     // The ticket outlives the node, whose memory the callback may free.
     let ticket = Ticket::new();
     // SAFETY: the node is initialised until it is out.

@@ -244,16 +244,20 @@ unsafe fn free_unregistered<N: Notifier>(hung: NonNull<Hung>) {
 /// # Safety
 /// The hung node is that of a `Record<N>` that was put for the last time and that no walk knows any more.
 unsafe fn free_put<N: Notifier>(hung: NonNull<Hung>) {
-    let record = leave::node_of(hung).cast::<Record<N>>();
+    let node = leave::node_of(hung);
+    let record = node.cast::<Record<N>>();
     // SAFETY: as promised by the caller.
-    let (ticket, space) = unsafe { (&record.as_ref().node.ticket, record.as_ref().space()) };
+    let (ticket, space) = (&unsafe { node.as_ref() }.ticket, unsafe { record.as_ref() }.space);
     frees::run(ticket);
+    // SAFETY: the address of a field of the record.
+    let notifier = unsafe { &raw mut (*record.as_ptr()).notifier };
     // The ticket ends, and the space is let go, also if the notifier's drop panics.
     // SAFETY: the notifier is not used again.
-    let result = platform::catch(|| unsafe { (&raw mut (*record.as_ptr()).notifier).drop_in_place() });
-    frees::end(ticket, space.space());
+    let result = platform::catch(|| unsafe { notifier.drop_in_place() });
+    // SAFETY: the record is a holder.
+    frees::end(ticket, unsafe { AddressSpaceRef::borrow_raw(&space) }.space());
     // SAFETY: what is left of the record is its node, which nobody uses any more.
-    unsafe { give_back(record, space.as_raw()) };
+    unsafe { give_back(record, space) };
     if let Err(payload) = result {
         platform::resume(payload);
     }
