@@ -198,6 +198,7 @@ pub(crate) fn may_sleep(subscriptions: &Subscriptions, call: &'static str, subsc
 }
 
 /// Checks a call that may wait for an invalidation, or for who makes one: not under a mirror's lock.
+#[inline]
 fn not_under_lock(subscriptions: &Subscriptions, call: &'static str, subscriber: Option<&'static str>) {
     if ENABLED && platform::locked() == subscriptions.id {
         report(Rule::WaitUnderLock, call, subscriber);
@@ -263,6 +264,7 @@ pub(crate) fn removed_in_own_call(subscriptions: &Subscriptions, node: &Node) ->
 }
 
 /// Checks a call that takes the map lock.
+#[inline]
 pub(crate) fn map_lock(subscriptions: Option<&Subscriptions>, call: &'static str) {
     if ENABLED && subscriptions.is_some_and(|subscriptions| subscriptions.innermost().is_some()) {
         report(Rule::MapLockInCallback, call, None);

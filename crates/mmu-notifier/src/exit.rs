@@ -45,8 +45,7 @@ impl Space {
             let section = subscriptions.book.claim(context);
             Call { space: self, subscriptions, context, section }.release_all()
         });
-        subscriptions.list.take_all_off();
-        let stamp = subscriptions.list.new_grace();
+        let stamp = subscriptions.list.take_all_off();
         let wanted = Wanted::Walked { stamp, own: Own::Skipped };
         Scan::new(&subscriptions.book, wanted).wait(subscriptions, None);
         subscriptions.set_exited();

@@ -162,7 +162,14 @@ pub(crate) fn own_open_in_crowd(id: u64) -> u32 {
 }
 
 /// Says what this thread's innermost call of the space is doing, if it is in one.
+#[inline]
 pub(crate) fn innermost(id: u64) -> Option<Kind> {
+    let is_in_none = with_context(|context| context.is_none_or(|context| context.frames().is_null()));
+    if is_in_none { None } else { innermost_of(id) }
+}
+
+#[cold]
+fn innermost_of(id: u64) -> Option<Kind> {
     find_frame(id, |frame| Some(frame.kind.get()))
 }
 

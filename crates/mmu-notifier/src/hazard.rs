@@ -31,6 +31,7 @@
 
 mod book;
 mod claim;
+mod reserve;
 
 use core::panic::Location;
 use core::ptr;
@@ -78,7 +79,7 @@ pub(crate) struct Hazard {
     taken: AtomicU32,
     /// The thread number that it belongs to; 0: nobody's.
     number: AtomicU32,
-    /// The next in the book, or in the reserve. Here, so that a scan looks at no other line.
+    /// The next in the book. Here, so that a scan looks at no other line.
     next: AtomicPtr<Hazard>,
     /// Who waits for a change of this hazard. (Here the second cache line begins.)
     pub(crate) post: Post,

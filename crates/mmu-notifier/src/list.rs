@@ -10,6 +10,7 @@ pub(crate) mod grace;
 pub(crate) mod leave;
 mod node;
 mod registration;
+mod spares;
 pub(crate) mod walk;
 
 #[cfg(all(test, not(any(loom, shuttle))))]

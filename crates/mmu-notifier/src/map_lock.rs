@@ -28,6 +28,7 @@ impl MapLock {
         MapLock { state: AtomicU32::new(0), writer: AtomicPtr::new(ptr::null_mut()), bell: Bell::new() }
     }
 
+    #[inline]
     fn try_write(&self) -> bool {
         self.state.compare_exchange(0, WRITER, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
@@ -45,22 +46,32 @@ impl MapLock {
         self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, free).is_ok()
     }
 
+    #[inline]
     pub(crate) fn write(&self) {
-        self.bell.wait_until(None, || self.try_write());
+        if !self.try_write() {
+            self.wait_to_write();
+        }
         let writer = with_context(|context| context.map_or(ptr::null(), ptr::from_ref));
         self.writer.store(writer.cast_mut(), Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn wait_to_write(&self) {
+        self.bell.wait_until(None, || self.try_write());
     }
 
     pub(crate) fn read(&self) {
         self.bell.wait_until(None, || self.try_read());
     }
 
+    #[inline]
     fn wake(&self) {
         if self.bell.is_heard() {
             self.bell.ring();
         }
     }
 
+    #[inline]
     pub(crate) fn unlock_write(&self) {
         self.writer.store(ptr::null_mut(), Ordering::Relaxed);
         // ORDERING: release, for the next holder's acquire.
@@ -108,6 +119,7 @@ impl<'s> MapLockGuard<'s> {
 }
 
 impl Drop for MapLockGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.space.map_lock.unlock_write();
     }

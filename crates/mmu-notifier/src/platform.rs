@@ -157,6 +157,7 @@ impl Context {
         self.remembered.iter().for_each(|entry| entry.set((0, ptr::null())));
     }
 
+    #[inline]
     pub(crate) fn frames(&self) -> *const Frame {
         self.frames.get()
     }

@@ -15,13 +15,13 @@ use core::ptr::{self, NonNull};
 use crate::memory::{block, try_alloc_block};
 use crate::sync::SpinLock;
 
-/// Whether there are slots at all.
-const SLOTS: bool = !cfg!(any(loom, shuttle, mmu_notifier_boxes));
+/// Whether there are slots at all, or what one record leaves serves another.
+pub(crate) const SLOTS: bool = !cfg!(any(loom, shuttle, mmu_notifier_boxes));
 /// The largest slot.
 const MOST: usize = 256;
-/// How many slots the first block of a type has. Each has twice as many as the one before, up to so many bytes: no huge
+/// How many slots the first block of a type has. Each further one has as many as there are, up to so many bytes: no huge
 /// page, since to touch so much memory for the first time takes longer than its records gain (`docs/performance.md`).
-const FIRST: usize = 14;
+const FIRST: usize = 7;
 const LARGEST: usize = 64 << 10;
 
 /// The memory of the records of a space. On a cache line of its own: starts read what stands beside it.
@@ -47,8 +47,8 @@ pub(crate) struct Slots {
     free: Cell<*mut Free>,
     fresh: Cell<*mut u8>,
     left: Cell<usize>,
-    /// How many the next block is to have.
-    next: Cell<usize>,
+    /// How many there are in all blocks.
+    count: Cell<usize>,
 }
 
 /// A slot that nobody has.
@@ -134,13 +134,13 @@ impl Records {
         self.blocks.set(block.as_ptr());
         slots.fresh.set(block.as_ptr().wrapping_add(1).cast());
         slots.left.set(count);
-        slots.next.set(2 * count);
+        slots.count.set(slots.count.get() + count);
         slots.take(bytes)
     }
 
     fn next_count(&self, slots: &Slots) -> usize {
         let _lock = self.lock.lock();
-        slots.next.get()
+        slots.count.get().max(FIRST)
     }
 
     /// Keeps everybody out around a fork.
@@ -160,7 +160,7 @@ impl Slots {
             free: Cell::new(ptr::null_mut()),
             fresh: Cell::new(ptr::null_mut()),
             left: Cell::new(0),
-            next: Cell::new(FIRST),
+            count: Cell::new(0),
         }
     }
 

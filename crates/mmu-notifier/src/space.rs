@@ -143,6 +143,7 @@ impl Space {
     }
 
     /// Makes what subscribers need, if it is not there yet; it is not published. The map lock is held.
+    #[inline]
     fn prepare(&self) -> Result<Prepared<'_>, RegisterErrorKind> {
         if !self.has_users() {
             return Err(RegisterErrorKind::Gone);
@@ -155,16 +156,27 @@ impl Space {
                 Err(RegisterErrorKind::OutOfMemory)
             };
         }
+        self.make()
+    }
+
+    #[cold]
+    fn make(&self) -> Result<Prepared<'_>, RegisterErrorKind> {
         let made = Subscriptions::try_new(self.id, self.label, self.leaves_work);
         made.map(Prepared::Made).ok_or(RegisterErrorKind::OutOfMemory)
     }
 
     /// Publishes what was prepared.
+    #[inline]
     fn publish<'s>(&'s self, prepared: Prepared<'s>) -> &'s Subscriptions {
-        let made = match prepared {
-            Prepared::There(subscriptions) => return subscriptions,
-            Prepared::Made(made) => Box::into_raw(made),
-        };
+        match prepared {
+            Prepared::There(subscriptions) => subscriptions,
+            Prepared::Made(made) => self.publish_made(made),
+        }
+    }
+
+    #[cold]
+    fn publish_made(&self, made: Box<Subscriptions>) -> &Subscriptions {
+        let made = Box::into_raw(made);
         let null = ptr::null_mut();
         // ORDERING: release, for the acquire in `subscriptions`.
         if self.subscriptions.compare_exchange(null, made, Ordering::AcqRel, Ordering::Acquire).is_err() {
@@ -204,7 +216,8 @@ impl Space {
         Ok(result)
     }
 
-    /// Puts a node on the list.
+    /// Puts a node on the list. From then on it is a holder, with all others of the list together, until
+    /// [`List::let_go`](list::List::let_go).
     ///
     /// # Safety
     /// The node stays where it is until it was taken off the list and a grace period is over.
@@ -220,7 +233,7 @@ impl Space {
             let registered = self.with_all_locked(|| {
                 let subscriptions = self.publish(prepared);
                 // SAFETY: as promised by the caller.
-                unsafe { subscriptions.list.try_register(node) }
+                unsafe { subscriptions.list.try_register(node, || self.hold()) }
             })?;
             // None: somebody who does not hold the map lock took the room.
             if let Some(result) = registered {

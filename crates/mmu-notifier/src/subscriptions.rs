@@ -81,6 +81,7 @@ impl Subscriptions {
     }
 
     /// Finishes what was left to calls that may sleep, of which this is one.
+    #[inline]
     pub(crate) fn may_sleep(&self) {
         self.hooks.finish_ready();
     }
@@ -106,6 +107,7 @@ impl Subscriptions {
     }
 
     /// Says whether the calling thread is in a callback of this space.
+    #[inline]
     pub(crate) fn innermost(&self) -> Option<Kind> {
         frame::innermost(self.id)
     }

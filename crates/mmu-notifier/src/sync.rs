@@ -64,20 +64,6 @@ pub(crate) fn publish(word: &AtomicU64, value: u64) {
     }
 }
 
-/// Adds one between two full fences; returns the value before.
-#[inline(always)]
-pub(crate) fn fenced_increment(word: &AtomicU64) -> u64 {
-    if cfg!(all(target_arch = "x86_64", not(any(loom, shuttle, mmu_notifier_tsan)))) {
-        // ORDERING: a locked addition is a full barrier on x86-64, and the compiler moves nothing across it.
-        word.fetch_add(1, Ordering::SeqCst)
-    } else {
-        full_fence();
-        let before = word.fetch_add(1, Ordering::AcqRel);
-        full_fence();
-        before
-    }
-}
-
 /// A lock that spins, for the few instructions in which the library changes its own books.
 ///
 /// It is never held while a callback, an allocator or a destructor runs, so its holder cannot need it again.
@@ -146,6 +132,7 @@ impl SpinGuard<'_> {
 }
 
 impl Drop for SpinGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         // ORDERING: release, for the next holder's acquire.
         self.lock.held.store(0, Ordering::Release);

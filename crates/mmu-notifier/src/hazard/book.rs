@@ -2,34 +2,24 @@
 
 #![expect(unsafe_code, reason = "hazards are reached through raw pointers that live as long as their book")]
 
-use alloc::alloc::{alloc, dealloc};
-use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
+use super::reserve::{Reserve, Slab};
 use super::{CALLING, Claim, Crowd, FIRST_ID, Hazard, ID_SHIFT, IDS, PHASE, RESERVE};
 use crate::hung::Post;
 use crate::platform::Context;
 use crate::space::Stats;
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, full_fence};
-
-/// Hazards that were allocated together.
-#[derive(Debug)]
-struct Slab {
-    hazards: [Hazard; RESERVE],
-    next: *mut Slab,
-}
+use crate::sync::{AtomicPtr, AtomicU64, Ordering, full_fence};
 
 /// All hazards of a space.
 ///
 /// # Invariants
-/// `head` and `next` lead to hazards that live as long as the book, each in one of its slabs; a hazard enters the list
-/// once and stays.
+/// `head` and `next` lead to all hazards that were taken out of the reserve, in whose memory they live as long as the book;
+/// a hazard enters the list once and stays.
 #[derive(Debug)]
 pub(crate) struct Book {
-    slabs: AtomicPtr<Slab>,
     head: AtomicPtr<Hazard>,
-    reserve: AtomicPtr<Hazard>,
-    spare: AtomicU32,
+    reserve: Reserve,
     ids: AtomicU64,
     pub(crate) crowd: Crowd,
     /// Of the space, in this process; never used twice.
@@ -40,10 +30,8 @@ impl Book {
     /// Makes an empty book for the space `id`; [`refill`](Self::refill) it before use.
     pub(crate) fn new(id: u64) -> Self {
         Book {
-            slabs: AtomicPtr::new(ptr::null_mut()),
             head: AtomicPtr::new(ptr::null_mut()),
-            reserve: AtomicPtr::new(ptr::null_mut()),
-            spare: AtomicU32::new(0),
+            reserve: Reserve::new(),
             ids: AtomicU64::new(FIRST_ID),
             crowd: Crowd::new(),
             id,
@@ -58,49 +46,31 @@ impl Book {
     /// Says whether [`refill`](Self::refill) has nothing to do.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.spare.load(Ordering::Relaxed) >= RESERVE as u32
+        self.reserve.spare() >= RESERVE as u32
     }
 
     /// Fills the reserve, with room for `more` than usual. False if there is no memory.
     ///
     /// # Context
     /// Allocates; none of the library's locks may be held.
+    #[inline]
     pub(crate) fn refill(&self, more: u32) -> bool {
-        while self.spare.load(Ordering::Relaxed) < RESERVE as u32 + more {
-            // SAFETY: the layout of a slab has a size.
-            let memory = unsafe { alloc(Layout::new::<Slab>()) }.cast::<Slab>();
-            let Some(slab) = NonNull::new(memory) else { return false };
-            // Behind the allocation: one that fails uses up no ids.
-            let Some(id) = self.fresh_ids(RESERVE as u64) else {
-                // SAFETY: it was just allocated with this layout.
-                unsafe { dealloc(memory.cast(), Layout::new::<Slab>()) };
-                return true;
-            };
-            self.add_slab(slab, id);
-            for index in 0..RESERVE {
-                // SAFETY: the slab was just made, and lives as long as the book.
-                let hazard =
-                    unsafe { &raw mut (*slab.as_ptr()).hazards }.cast::<Hazard>().wrapping_add(index);
-                self.shelve(hazard);
-            }
-        }
-        true
+        self.reserve.spare() >= RESERVE as u32 + more || self.add_slabs(more)
     }
 
-    /// Makes hazards with ids from `id` on in fresh memory for a slab.
-    fn add_slab(&self, slab: NonNull<Slab>, id: u64) {
-        let hazard = |index| Hazard::new(id + index as u64);
-        let mut first = self.slabs.load(Ordering::Relaxed);
-        // SAFETY: slab points to fresh memory of its layout.
-        unsafe { slab.write(Slab { hazards: core::array::from_fn(hazard), next: first }) };
-        // Nobody follows the links before the drop, which has the book alone.
-        while let Err(now) =
-            self.slabs.compare_exchange(first, slab.as_ptr(), Ordering::Relaxed, Ordering::Relaxed)
-        {
-            first = now;
-            // SAFETY: until it is linked the slab is this call's.
-            unsafe { (*slab.as_ptr()).next = first };
+    #[cold]
+    fn add_slabs(&self, more: u32) -> bool {
+        while self.reserve.spare() < RESERVE as u32 + more {
+            let Some(slab) = Slab::allocate() else { return false };
+            // Behind the allocation: one that fails uses up no ids.
+            let Some(id) = self.fresh_ids(RESERVE as u64) else {
+                // SAFETY: it was just allocated.
+                unsafe { Slab::free(slab) };
+                return true;
+            };
+            self.reserve.add(slab, id);
         }
+        true
     }
 
     /// Takes so many ids that nobody had; returns the first.
@@ -111,29 +81,6 @@ impl Book {
         }
         self.ids.store(IDS, Ordering::Relaxed);
         None
-    }
-
-    /// Puts a hazard that was never used into the reserve.
-    fn shelve(&self, hazard: *mut Hazard) {
-        self.spare.fetch_add(1, Ordering::Relaxed);
-        push(&self.reserve, hazard);
-    }
-
-    /// Takes one out of the reserve.
-    fn unshelve(&self) -> Option<NonNull<Hazard>> {
-        let mut top = self.reserve.load(Ordering::Acquire);
-        loop {
-            // SAFETY: hazards live as long as the book; this one was in the reserve a moment ago.
-            let hazard = unsafe { top.as_ref() }?;
-            let below = hazard.next.load(Ordering::Relaxed);
-            // ORDERING: what leaves the reserve never comes back, so `top` cannot be another one's turn.
-            match self.reserve.compare_exchange(top, below, Ordering::Acquire, Ordering::Acquire) {
-                Ok(_) => break,
-                Err(now) => top = now,
-            }
-        }
-        self.spare.fetch_sub(1, Ordering::Relaxed);
-        NonNull::new(top)
     }
 
     /// Claims a record for one call of this thread. It never fails and allocates nothing.
@@ -224,7 +171,7 @@ impl Book {
 
     /// Takes one out of the reserve for `number`, claimed, into the ring of `entry`.
     fn add_to_ring(&self, entry: Option<&Hazard>, number: u32) -> Option<&Hazard> {
-        let hazard = self.unshelve()?;
+        let hazard = self.reserve.take()?;
         let this = hazard.as_ptr();
         // SAFETY: hazards live as long as the book.
         let fresh = unsafe { hazard.as_ref() };
@@ -244,7 +191,7 @@ impl Book {
                 && self.renew(hazard)
         });
         let claimed = free.or_else(|| {
-            let hazard = self.unshelve()?;
+            let hazard = self.reserve.take()?;
             // SAFETY: hazards live as long as the book.
             let fresh = unsafe { hazard.as_ref() };
             fresh.taken.store(1, Ordering::Relaxed);
@@ -271,7 +218,16 @@ impl Book {
 
     /// Makes a hazard visible to every scan, for good. The book frees it with this pointer.
     fn enlist(&self, hazard: NonNull<Hazard>) {
-        push(&self.head, hazard.as_ptr());
+        let mut head = self.head.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: hazards live as long as the book; this one is in no list, so `next` is free.
+            unsafe { hazard.as_ref() }.next.store(head, Ordering::Relaxed);
+            // ORDERING: release, for the acquire of who walks the list.
+            match self.head.compare_exchange(head, hazard.as_ptr(), Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
     }
 
     pub(crate) fn first(&self) -> *const Hazard {
@@ -364,29 +320,13 @@ impl Book {
 
 impl Drop for Book {
     fn drop(&mut self) {
-        let mut at = self.slabs.load(Ordering::Relaxed);
+        let mut at = self.head.load(Ordering::Relaxed);
         while !at.is_null() {
-            // SAFETY: the book is going: nobody else uses its slabs, and each is linked once.
-            let next = unsafe { (*at).next };
-            // SAFETY: it was made by `add_slab` and is not used again.
+            // SAFETY: by the invariant.
+            let next = unsafe { &*at }.next.load(Ordering::Relaxed);
+            // SAFETY: the book is going: nobody else uses its hazards, and each is linked once.
             unsafe { ptr::drop_in_place(at) };
-            // SAFETY: it was allocated by `add_slab` with this layout.
-            unsafe { dealloc(at.cast(), Layout::new::<Slab>()) };
             at = next;
-        }
-    }
-}
-
-/// Pushes a hazard that is in no list.
-fn push(list: &AtomicPtr<Hazard>, hazard: *mut Hazard) {
-    let mut head = list.load(Ordering::Relaxed);
-    loop {
-        // SAFETY: hazards live as long as their book; this one is in no list, so `next` is free.
-        unsafe { &*hazard }.next.store(head, Ordering::Relaxed);
-        // ORDERING: release, for the acquire of who walks the list.
-        match list.compare_exchange(head, hazard, Ordering::Release, Ordering::Relaxed) {
-            Ok(_) => return,
-            Err(now) => head = now,
         }
     }
 }

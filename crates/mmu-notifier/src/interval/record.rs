@@ -168,7 +168,7 @@ pub(super) unsafe fn free_moved<N>(node: NonNull<Node>) {
 /// Drops a record, and gives its memory back, also if the drop panics.
 ///
 /// # Safety
-/// It is one of this space, which has another holder, and is not used any more.
+/// It is one of this space and its slots, the space has another holder, and it is not used any more.
 #[inline]
 unsafe fn drop_and_free<R>(record: NonNull<R>, space: &SpaceOf) {
     struct Memory(SpaceOf, NonNull<u8>, Layout);
@@ -199,8 +199,9 @@ unsafe fn drop_and_free<R>(record: NonNull<R>, space: &SpaceOf) {
 pub(super) unsafe fn free_all<N>(node: NonNull<Node>) {
     // SAFETY: as promised by the caller.
     let first = unsafe { first_of::<N>(node) };
-    // SAFETY: as promised by the caller.
-    let space = *space_of(unsafe { node.as_ref() });
+    // By its own table: the slots of the other type are longer.
+    // SAFETY: the first record is alive.
+    let space = *space_of(unsafe { first.cast::<Node>().as_ref() });
     // Let go of last, also if the drop of the notifier panics.
     // SAFETY: the records go, which are a holder together.
     let _holder = unsafe { space.take() };

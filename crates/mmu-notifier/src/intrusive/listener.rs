@@ -5,6 +5,7 @@ use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomPinned;
 use core::mem::MaybeUninit;
+use core::ops::Deref;
 use core::ptr::NonNull;
 
 use super::membership::Membership;
@@ -18,7 +19,7 @@ use crate::list::{
 };
 use crate::map_lock::MapLockGuard;
 use crate::platform;
-use crate::space::{AddressSpaceRef, Pte};
+use crate::space::{AddressSpaceRef, Pte, Space};
 
 /// A question about accessed bits (clause C5.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,13 +101,14 @@ impl ListenerCallbacks {
 /// A list subscription to be embedded in its user's structure.
 ///
 /// # Invariants
-/// `node` is the first field, and is initialised while it is in a space; `space` is the holder that it has then.
+/// `node` is the first field, and is initialised while it is in a space; `space` is that one, of which it is a holder then,
+/// with all others of the list.
 #[repr(C)]
 pub struct Listener {
     node: UnsafeCell<MaybeUninit<Node>>,
     callbacks: &'static ListenerCallbacks,
     key: u64,
-    space: UnsafeCell<Option<AddressSpaceRef>>,
+    space: UnsafeCell<Option<NonNull<Space>>>,
     membership: Membership,
     _pinned: PhantomPinned,
 }
@@ -173,6 +175,27 @@ unsafe fn change_pte<O: ListenerOps>(node: NonNull<Node>, address: Address, pte:
     unsafe { O::change_pte(node.cast(), address, pte) };
 }
 
+/// What a listener that leaves still holds; lets go of it when it is dropped.
+struct Held(NonNull<Space>);
+
+impl Deref for Held {
+    type Target = AddressSpaceRef;
+
+    fn deref(&self) -> &AddressSpaceRef {
+        // SAFETY: it is a holder.
+        unsafe { AddressSpaceRef::borrow_raw(&self.0) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.watched().list.let_go() {
+            // SAFETY: it was the last of the holder that all on the list were.
+            drop(unsafe { AddressSpaceRef::from_raw(self.0) });
+        }
+    }
+}
+
 /// What became of a reference that was put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Released {
@@ -231,7 +254,7 @@ impl Listener {
         // SAFETY: between begin and end of entering nobody else uses the node.
         unsafe { &mut *listener.node.get() }.write(node);
         // SAFETY: between begin and end of entering nobody else uses the space; walks do not.
-        unsafe { *listener.space.get() = Some(space.clone()) };
+        unsafe { *listener.space.get() = Some(space.as_raw()) };
         // SAFETY: as promised by the caller; the node is the first field.
         let result = unsafe { space.space().add_to_list(lock, this.cast()) };
         if result.is_ok() {
@@ -242,6 +265,16 @@ impl Listener {
             listener.membership.set_out();
         }
         result
+    }
+
+    /// The holder that it is with the others of the list.
+    ///
+    /// # Safety
+    /// It is in a space, and the caller takes it out of that.
+    unsafe fn take_space(&self) -> Held {
+        // SAFETY: as promised by the caller.
+        let space = unsafe { &mut *self.space.get() }.take();
+        Held(space.expect("a listener that is in holds its space"))
     }
 
     /// Listeners of one table are one for [`find`](Self::find), as with the kernel's ops pointer.
@@ -270,9 +303,8 @@ impl Listener {
         if !listener.membership.begin_to_leave() {
             return diagnostics::report(Rule::NotInserted, "unregister", None);
         }
-        // SAFETY: it was in, so there is a holder, and it is this call's to take.
-        let space = unsafe { &mut *listener.space.get() }.take();
-        let space = space.expect("a registered listener holds its space");
+        // SAFETY: it was in, and it is this call's to take out.
+        let space = unsafe { listener.take_space() };
         let subscriptions = space.watched();
         if subscriptions.innermost().is_some() {
             diagnostics::report(Rule::WaitInCallback, "unregister", None);
@@ -340,17 +372,18 @@ impl Listener {
             diagnostics::report(Rule::NotInserted, "put", None);
             return Released::Kept;
         }
-        // SAFETY: it is in, so there is a holder, which stays until the free.
-        let space = unsafe { &*listener.space.get() }.clone();
-        let space = space.expect("a registered listener holds its space");
+        // SAFETY: it is in, and stays so until the free.
+        let space = unsafe { *listener.space.get() }.expect("a registered listener holds its space");
+        // SAFETY: it is a holder.
+        let space = unsafe { AddressSpaceRef::from_held(space) };
         let subscriptions = space.watched();
         // SAFETY: the node is the first field of the listener, and initialised while it is in.
-        if !subscriptions.list.put(unsafe { this.cast::<Node>().as_ref() }) {
+        let Some(stamp) = subscriptions.list.put(unsafe { this.cast::<Node>().as_ref() }) else {
             return Released::Kept;
-        }
+        };
         listener.membership.begin_to_leave();
         // SAFETY: the last reference is gone; the listener holds its space until its free.
-        unsafe { leave::put(&space, subscriptions, this.cast(), free) };
+        unsafe { leave::put(&space, subscriptions, this.cast(), stamp, free) };
         Released::Last
     }
 }
@@ -363,10 +396,9 @@ unsafe fn free(hung: NonNull<Hung>) {
     // SAFETY: as promised by the caller; the node is the first field of the listener.
     let callback = unsafe { (*listener.as_ptr()).callbacks }.free;
     // SAFETY: the listener is alive until its callback.
-    let space = unsafe { (*listener.as_ptr()).space.get() };
-    // SAFETY: it began to leave with the last put, which left the rest to this call.
-    let space = unsafe { &mut *space }.take();
-    let space = space.expect("a listener holds its space until its free");
+    let leaving = unsafe { listener.as_ref() };
+    // SAFETY: the last put left the rest to this call.
+    let space = unsafe { leaving.take_space() };
     // The ticket outlives the node, whose memory the callback may free.
     let ticket = Ticket::new();
     // SAFETY: the node is initialised until it is out.

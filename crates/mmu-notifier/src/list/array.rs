@@ -3,8 +3,8 @@
 //! # Protocol
 //! *Register* appends an entry and then raises the number (release). *Take off* marks the node, then replaces
 //! its entry by a tombstone. A full array is replaced by a copy without tombstones; walks may go on in the old
-//! one, which is why the node is marked too. *Walk*: enter a section, load the array. *Grace period*: take off, fence of
-//! the list, new stamp, wait for every section of the old stamp or an older one; see [`grace`](super::grace).
+//! one, which is why the node is marked too. *Walk*: enter a section, load the array. *Grace period*: take off, new stamp,
+//! fence of the list, wait for every section of the old stamp or an older one; see [`grace`](super::grace).
 //!
 //! A walk that a grace period does not see loads the list later, so it sees the mark; one that it sees is
 //! waited for; one that begins behind it carries a newer stamp and is not.
@@ -13,11 +13,13 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::alloc::Layout;
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
 
 use super::grace::Grace;
 use super::node::{Key, Node};
+use super::spares::{self, Spares};
 use crate::hazard::{Book, Claim};
 use crate::scan::{Own, Scan, Wanted};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinGuard, SpinLock};
@@ -54,14 +56,8 @@ struct Array {
 }
 
 impl Array {
-    /// Takes tombstones off the end, under the lock of the list. A walk that has loaded the old length may find the
-    /// next that is registered in their place: newer than its limit, and as good as any that it comes to.
-    fn trim(&self) {
-        let mut len = self.len.load(Ordering::Relaxed);
-        while len > 0 && self.entries[len as usize - 1].load(Ordering::Relaxed).is_null() {
-            len -= 1;
-        }
-        self.len.store(len, Ordering::Relaxed);
+    fn used(&self) -> &[AtomicPtr<Node>] {
+        &self.entries[..self.len.load(Ordering::Relaxed) as usize]
     }
 }
 
@@ -74,11 +70,16 @@ pub(crate) struct List {
     grace: Grace,
     lock: SpinLock,
     closed: Cell<bool>,
+    /// How many nodes were registered and were not let go of yet. Together they are one holder of the space.
+    held: Cell<u64>,
+    spares: Spares,
     /// Arrays that were replaced and are not freed yet. Changes under the lock.
     retired: AtomicPtr<Array>,
+    /// How many entries the current array has room for. Changes under the lock.
+    room: AtomicU64,
 }
 
-// SAFETY: `closed` and the cells of arrays are used under `lock`; the rest is atomic.
+// SAFETY: `closed`, `held`, `spares` and the cells of arrays are used under `lock`; the rest is atomic.
 unsafe impl Sync for List {}
 // SAFETY: as above; nothing belongs to a thread.
 unsafe impl Send for List {}
@@ -92,7 +93,10 @@ impl List {
             grace: Grace::new(),
             lock: SpinLock::new(),
             closed: Cell::new(false),
+            held: Cell::new(0),
+            spares: Spares::new(),
             retired: AtomicPtr::new(ptr::null_mut()),
+            room: AtomicU64::new(0),
         }
     }
 
@@ -118,17 +122,17 @@ impl List {
         self.count() != 0
     }
 
+    /// Enters a section in which nothing is loaded of the list.
+    #[inline]
+    pub(crate) fn mark(&self, claim: Claim<'_>) {
+        self.grace.mark(claim);
+    }
+
     /// The number of the newest registration; whoever has it or a smaller one is found by a walk.
     #[inline]
     pub(crate) fn limit(&self) -> u64 {
         // ORDERING: acquire pairs with the release in `append`.
         self.number.load(Ordering::Acquire)
-    }
-
-    /// Begins a grace period; its stamp is what sections to wait for carry at the most.
-    pub(crate) fn new_grace(&self) -> u64 {
-        self.grace.fence();
-        self.grace.advance()
     }
 
     /// What a walk goes through.
@@ -145,14 +149,19 @@ impl List {
         }
     }
 
-    /// Puts a node at the head of the list; none if there is no room.
+    /// Puts a node at the head of the list; none if there is no room. The first that the list holds calls `hold`, which
+    /// makes the holder that all are.
     ///
     /// # Safety
     /// The node stays where it is, and readable, until it was taken off and a grace period is over.
     ///
     /// # Context
     /// Allocates nothing.
-    pub(crate) unsafe fn try_register(&self, node: NonNull<Node>) -> Option<Result<(), Refused>> {
+    pub(crate) unsafe fn try_register(
+        &self,
+        node: NonNull<Node>,
+        hold: impl FnOnce(),
+    ) -> Option<Result<(), Refused>> {
         let lock = self.lock.lock();
         if self.closed.get() {
             return Some(Err(Refused::Closed));
@@ -160,23 +169,24 @@ impl List {
         if !self.append(&lock, node) {
             return None;
         }
-        drop(lock);
+        if self.held.replace(self.held.get() + 1) == 0 {
+            hold();
+        }
         // ORDERING: entry, fence of the list; whatever this thread reads afterwards, a start that comes behind that
         // finds the entry (P7), though nothing was written that the start could have read.
-        self.grace.fence();
+        self.grace.open(lock);
         Some(Ok(()))
     }
 
     /// Makes sure that the next registration need not allocate, if nobody else registers meanwhile.
+    #[inline]
     pub(crate) fn make_room(&self, book: &Book) -> Result<(), Refused> {
         self.reclaim(book);
-        let room = {
-            let _lock = self.lock.lock();
-            self.has_room()
-        };
-        if room {
-            return Ok(());
-        }
+        if self.has_room() { Ok(()) } else { self.grow() }
+    }
+
+    #[cold]
+    fn grow(&self) -> Result<(), Refused> {
         let capacity = FIRST.max(2 * self.count() as usize);
         let mut entries = Vec::new();
         entries.try_reserve_exact(capacity).map_err(|_| Refused::OutOfMemory)?;
@@ -199,7 +209,7 @@ impl List {
     }
 
     fn has_room(&self) -> bool {
-        self.current().is_some_and(|array| (array.len.load(Ordering::Relaxed) as usize) < array.entries.len())
+        self.room.load(Ordering::Relaxed) != 0
     }
 
     fn append(&self, _lock: &SpinGuard<'_>, node: NonNull<Node>) -> bool {
@@ -209,21 +219,35 @@ impl List {
         // SAFETY: the caller of `try_register` keeps the node readable.
         unsafe { node.as_ref() }.enter(number, place as usize);
         array.entries[place as usize].store(node.as_ptr(), Ordering::Release);
-        array.len.store(place + 1, Ordering::Release);
+        self.set_len(array, place + 1);
         self.live.store(self.count() + 1, Ordering::Release);
         // ORDERING: release; a walk that reads this number (acquire) finds the entry.
         self.number.store(number, Ordering::Release);
         true
     }
 
+    /// Takes tombstones off the end. A walk that has loaded the old length may find the next that is registered in their
+    /// place: newer than its limit, and as good as any that it comes to.
+    #[inline]
+    fn trim(&self, array: &Array) {
+        let last = array.used().iter().rposition(|entry| !entry.load(Ordering::Relaxed).is_null());
+        self.set_len(array, last.map_or(0, |last| last as u64 + 1));
+    }
+
+    #[inline]
+    fn set_len(&self, array: &Array, len: u64) {
+        array.len.store(len, Ordering::Release);
+        self.room.store(array.entries.len() as u64 - len, Ordering::Relaxed);
+    }
+
     /// Puts `array` in the place of the current one, if everybody finds room in it.
-    fn replace(&self, _lock: &SpinGuard<'_>, array: Box<Array>) {
+    fn replace(&self, lock: &SpinGuard<'_>, array: Box<Array>) {
         if self.has_room() || self.count() as usize >= array.entries.len() {
             return;
         }
         let mut len = 0;
         if let Some(old) = self.current() {
-            for entry in &old.entries[..old.len.load(Ordering::Relaxed) as usize] {
+            for entry in old.used() {
                 let node = entry.load(Ordering::Relaxed);
                 // SAFETY: entries that are no tombstones name nodes on the list.
                 if let Some(moved) = unsafe { node.as_ref() } {
@@ -233,13 +257,13 @@ impl List {
                 }
             }
         }
-        array.len.store(len as u64, Ordering::Relaxed);
+        self.set_len(&array, len as u64);
         // ORDERING: release, for the acquire in `entries`.
         let old = self.array.swap(Box::into_raw(array), Ordering::AcqRel);
         // SAFETY: the old array is not freed before it was retired here.
         if let Some(array) = unsafe { old.as_ref() } {
             // ORDERING: swap, then a new stamp (release): a walk that carries it (acquire) loads the new array.
-            array.stamp.set(self.grace.advance());
+            array.stamp.set(self.grace.advance(lock));
             self.retire(old);
         }
     }
@@ -251,34 +275,79 @@ impl List {
         self.retired.store(array, Ordering::Relaxed);
     }
 
-    /// Takes a node off the list. False if somebody else did.
-    pub(crate) fn take_off(&self, node: &Node) -> bool {
+    /// Takes a node off the list, unless somebody else did, and begins a grace period. Its stamp is what sections to wait
+    /// for carry at the most.
+    pub(crate) fn take_off(&self, node: &Node) -> u64 {
         let lock = self.lock.lock();
-        self.take_off_locked(&lock, node)
+        self.take_off_locked(&lock, node);
+        self.begin_grace(lock)
     }
 
-    fn take_off_locked(&self, _lock: &SpinGuard<'_>, node: &Node) -> bool {
+    fn begin_grace(&self, lock: SpinGuard<'_>) -> u64 {
+        let stamp = self.grace.advance(&lock);
+        self.grace.open(lock);
+        stamp
+    }
+
+    fn take_off_locked(&self, _lock: &SpinGuard<'_>, node: &Node) {
         if node.is_off() {
-            return false;
+            return;
         }
         node.take_off();
         if let Some(array) = self.current() {
             array.entries[node.place.get()].store(ptr::null_mut(), Ordering::Release);
-            array.trim();
+            self.trim(array);
         }
         self.live.store(self.count() - 1, Ordering::Release);
-        true
     }
 
-    /// Takes everybody off.
-    pub(crate) fn take_all_off(&self) {
+    /// Takes everybody off; as [`take_off`](Self::take_off).
+    pub(crate) fn take_all_off(&self) -> u64 {
         let lock = self.lock.lock();
-        let Some(array) = self.current() else { return };
-        for entry in &array.entries[..array.len.load(Ordering::Relaxed) as usize] {
+        for entry in self.current().map_or(&[][..], Array::used) {
             // SAFETY: entries that are no tombstones name nodes on the list.
             if let Some(node) = unsafe { entry.load(Ordering::Relaxed).as_ref() } {
                 self.take_off_locked(&lock, node);
             }
+        }
+        self.begin_grace(lock)
+    }
+
+    /// Lets go of a node that no walk knows any more. True if that was the last: then the holder is the caller's.
+    #[must_use]
+    pub(crate) fn let_go(&self) -> bool {
+        let lock = self.lock.lock();
+        self.let_go_locked(&lock)
+    }
+
+    #[inline]
+    fn let_go_locked(&self, _lock: &SpinGuard<'_>) -> bool {
+        self.held.set(self.held.get() - 1);
+        self.held.get() == 0
+    }
+
+    /// Memory for a record of this layout that an earlier one has left.
+    #[inline]
+    pub(super) fn take_spare(&self, layout: Layout) -> Option<NonNull<u8>> {
+        if spares::fits(layout) { self.spares.take(&self.lock.lock()) } else { None }
+    }
+
+    /// Lets go of a record, as [`let_go`](Self::let_go), and of its memory.
+    ///
+    /// # Safety
+    /// It is memory for a record of this layout, and is not used any more.
+    #[inline]
+    #[must_use]
+    pub(super) unsafe fn free(&self, memory: NonNull<u8>, layout: Layout) -> bool {
+        if spares::fits(layout) {
+            let lock = self.lock.lock();
+            // SAFETY: as promised by the caller.
+            unsafe { self.spares.keep(&lock, memory) };
+            self.let_go_locked(&lock)
+        } else {
+            // SAFETY: as promised by the caller.
+            unsafe { spares::free(memory, layout) };
+            self.let_go()
         }
     }
 
@@ -289,8 +358,7 @@ impl List {
             return Err(Lookup::Closed);
         }
         let array = self.current().ok_or(Lookup::Nobody)?;
-        let entries = &array.entries[..array.len.load(Ordering::Relaxed) as usize];
-        let node = entries.iter().rev().find_map(|entry| {
+        let node = array.used().iter().rev().find_map(|entry| {
             let node = NonNull::new(entry.load(Ordering::Relaxed))?;
             // SAFETY: entries that are no tombstones name nodes on the list.
             (unsafe { node.as_ref() }.key == Some(key)).then_some(node)
@@ -302,15 +370,16 @@ impl List {
         Ok(node)
     }
 
-    /// Counts one user less; true if that was the last: then it is off the list.
-    pub(crate) fn put(&self, node: &Node) -> bool {
+    /// Counts one user less. If that was the last it is off the list, and this gives the stamp, as
+    /// [`take_off`](Self::take_off).
+    pub(crate) fn put(&self, node: &Node) -> Option<u64> {
         let lock = self.lock.lock();
         node.users.set(node.users.get() - 1);
-        let last = node.users.get() == 0;
-        if last {
-            self.take_off_locked(&lock, node);
+        if node.users.get() != 0 {
+            return None;
         }
-        last
+        self.take_off_locked(&lock, node);
+        Some(self.begin_grace(lock))
     }
 
     #[cfg(all(test, not(any(loom, shuttle))))]
@@ -326,11 +395,16 @@ impl List {
     }
 
     /// Frees retired arrays that no walk is in.
+    #[inline]
     pub(crate) fn reclaim(&self, book: &Book) {
         // Who retires one later frees it later: what is missed here waits for the next call.
-        if self.retired.load(Ordering::Relaxed).is_null() {
-            return;
+        if !self.retired.load(Ordering::Relaxed).is_null() {
+            self.free_retired(book);
         }
+    }
+
+    #[cold]
+    fn free_retired(&self, book: &Book) {
         let mut at = {
             let _lock = self.lock.lock();
             let first = self.retired.load(Ordering::Relaxed);

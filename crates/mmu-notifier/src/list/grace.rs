@@ -4,13 +4,18 @@
 //! A walk is a *section* of its hazard: `section` = 2 × stamp + 1; light barrier; look at the mode, and unless it
 //! is **quick** pass F; then load the list. It ends with `section` = 0.
 //!
-//! Who changes the list passes the *fence of the list* behind its change: F; and unless the mode is **fenced**:
-//! mode = arming, heavy barrier, mode = fenced. A grace period then takes a new stamp, and waits for each section of
-//! the old stamp or an older one.
+//! Who changes the list, under its lock, passes the *fence of the list* behind its change: F; and unless the mode is
+//! **fenced**: mode = arming, heavy barrier, mode = fenced. Who takes something off takes a new stamp before that, under
+//! the same lock; its grace period then waits for each section of the old stamp or an older one.
 //!
 //! - A section that saw the mode quick saw it before the heavy barrier reached its thread, and stored `section`
 //!   before that: whoever scans behind the barrier sees it, or its end.
 //! - Any other one passed F behind its store: either the scan sees it, or it sees the change.
+//! - One that carries the new stamp or a later one loaded it behind the change: whoever takes a stamp has the lock that
+//!   the one before it had.
+//!
+//! A release of a single node is a section as well, for the exit, which waits for it. It loads nothing of the list, so it
+//! only *marks* itself: the exit finds the node claimed behind that.
 //!
 //! So walks cost no fence where the list does not change, and no change costs a system call where changes come
 //! often.
@@ -29,7 +34,7 @@ use core::fmt;
 
 use crate::hazard::Claim;
 use crate::platform::{has_barriers, heavy_barrier, light_barrier, settle};
-use crate::sync::{AtomicU64, Ordering, fenced_increment, full_fence};
+use crate::sync::{AtomicU64, Ordering, SpinGuard, full_fence};
 
 const STATE: u64 = 3;
 const QUICK: u64 = 0;
@@ -63,13 +68,20 @@ impl Grace {
     /// Enters a section; what is loaded of the list from here on stays readable until it is left.
     #[inline]
     pub(crate) fn enter(&self, claim: Claim<'_>) {
-        // ORDERING: acquire pairs with `advance`: who carries a new stamp sees what was changed before it.
-        let stamp = self.stamp.load(Ordering::Acquire);
-        claim.enter_section(stamp);
+        let stamp = self.mark(claim);
         if !self.is_quick() {
             full_fence();
             self.count(claim, stamp);
         }
+    }
+
+    /// Enters a section in which nothing is loaded of the list; returns its stamp.
+    #[inline]
+    pub(super) fn mark(&self, claim: Claim<'_>) -> u64 {
+        // ORDERING: acquire pairs with `advance`: who carries a new stamp sees what was changed before it.
+        let stamp = self.stamp.load(Ordering::Acquire);
+        claim.enter_section(stamp);
+        stamp
     }
 
     /// Orders what this thread did before against what it loads of the list next, as a section would.
@@ -87,10 +99,22 @@ impl Grace {
         self.mode.load(Ordering::Acquire) & STATE == QUICK
     }
 
-    /// The fence of the list, behind a change of it.
+    /// Opens the lock of the list behind a change, and passes the fence of the list.
     #[inline]
+    pub(super) fn open(&self, lock: SpinGuard<'_>) {
+        lock.open_fenced();
+        self.reach_all();
+    }
+
+    /// The fence of the list, behind a change of it.
     pub(super) fn fence(&self) {
         full_fence();
+        self.reach_all();
+    }
+
+    /// Makes sure that every section passes F before it loads the list; behind a change and F.
+    #[inline]
+    fn reach_all(&self) {
         if !self.is_fenced() {
             self.arm();
         }
@@ -103,10 +127,14 @@ impl Grace {
         self.mode.load(Ordering::Acquire) & STATE == FENCED
     }
 
-    /// Ends the stamp, behind [`fence`](Self::fence); returns it: sections of it or an older one are to be waited
-    /// for.
-    pub(super) fn advance(&self) -> u64 {
-        fenced_increment(&self.stamp)
+    /// Ends the stamp, behind a change under the lock of the list; returns it: sections of it or an older one are to be
+    /// waited for, behind the fence of the list.
+    #[inline]
+    pub(super) fn advance(&self, _lock: &SpinGuard<'_>) -> u64 {
+        let stamp = self.stamp.load(Ordering::Relaxed);
+        // ORDERING: release, for the acquire in `mark`; the changes before it were made under the same lock.
+        self.stamp.store(stamp + 1, Ordering::Release);
+        stamp
     }
 
     #[cold]

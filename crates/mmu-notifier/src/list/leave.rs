@@ -48,17 +48,17 @@ pub(crate) fn unregister(space: &Space, subscriptions: &Subscriptions, node: Non
         let section = subscriptions.book.claim(context);
         Call { space, subscriptions, context, section }.release_one(node)
     });
-    subscriptions.list.take_off(registered);
-    let stamp = subscriptions.list.new_grace();
+    let stamp = subscriptions.list.take_off(registered);
     let others = Wanted::Walked { stamp, own: Own::Skipped };
-    Scan::new(&subscriptions.book, others).wait(subscriptions, None);
+    Scan::wait_for_all(subscriptions, others);
     subscriptions.list.reclaim(&subscriptions.book);
     // CONTRACT C7.2: a panic of what was left by others comes behind this node's own end.
-    let left = platform::catch(|| subscriptions.may_sleep()).err();
+    let left =
+        subscriptions.has_left().then(|| platform::catch(|| subscriptions.may_sleep()).err()).flatten();
     Left { stamp, panic: panic.or(left) }
 }
 
-/// Leaves the free of a node, which the last put took off the list, to a time when no walk knows it.
+/// Leaves the free of a node, which the last put took off the list with this stamp, to a time when no walk knows it.
 ///
 /// # Safety
 /// - `free` may be called with the hung node of this node, on any thread.
@@ -70,13 +70,13 @@ pub(crate) unsafe fn put(
     space: &AddressSpaceRef,
     subscriptions: &Subscriptions,
     node: NonNull<Node>,
+    stamp: u64,
     free: Finish,
 ) {
     // SAFETY: as promised by the caller.
     let last = unsafe { node.as_ref() };
     trace::put(subscriptions, last);
     frees::begin(&last.ticket, space);
-    let stamp = subscriptions.list.new_grace();
     let wanted = Wanted::Walked { stamp, own: Own::Awaited };
     // SAFETY: as promised by the caller; off the list, behind a full fence.
     unsafe { hang(subscriptions, node, wanted, (free, When::MayBeLeft)) };

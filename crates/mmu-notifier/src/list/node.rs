@@ -119,7 +119,8 @@ impl Node {
 
     /// Claims the one release; false if somebody else has it.
     pub(crate) fn claim_release(&self) -> bool {
-        // ORDERING: one of two claims wins; what the release does is ordered by the section it runs in.
+        // ORDERING: one of two claims wins. Who loses (acquire) finds the section that the winner (release) calls in, and
+        // waits for it.
         self.released.swap(1, Ordering::AcqRel) == 0
     }
 

@@ -1,8 +1,8 @@
-//! The owned registrations: a node and its notifier in one allocation.
+//! The owned registrations: a node and its notifier in one piece of memory, which the list may have [spare](super::spares).
 //!
 //! How they leave the list is told in [`super::leave`]; here is what becomes of their memory.
 
-use alloc::boxed::Box;
+use core::alloc::Layout;
 use core::any::TypeId;
 use core::fmt;
 use core::mem::ManuallyDrop;
@@ -11,6 +11,7 @@ use core::ptr::NonNull;
 
 use super::leave;
 use super::node::{Callbacks, Key, Node, Young};
+use super::spares;
 use super::{GetError, Lookup, Notifier, RegisterError, RegisterErrorKind};
 use crate::diagnostics;
 use crate::frees;
@@ -18,15 +19,16 @@ use crate::hung::{Finish, Hung, When};
 use crate::map_lock::MapLockGuard;
 use crate::platform;
 use crate::scan::{Own, Wanted};
-use crate::space::AddressSpaceRef;
+use crate::space::{AddressSpaceRef, Space};
 
 /// # Invariants
-/// `node` is the first field: its address is that of the record. Dropped: the notifier, then the space.
+/// `node` is the first field: its address is that of the record. `space` came from a holder; from its registration on the
+/// record is one, with all others of the list.
 #[repr(C)]
 struct Record<N> {
     node: Node,
     notifier: N,
-    space: AddressSpaceRef,
+    space: NonNull<Space>,
 }
 
 impl<N: Notifier> Record<N> {
@@ -69,6 +71,52 @@ fn young(notifier: &impl Notifier, question: Young) -> bool {
     }
 }
 
+impl<N> Record<N> {
+    const LAYOUT: Layout = Layout::new::<Self>();
+
+    fn space(&self) -> &AddressSpaceRef {
+        // SAFETY: a record that others know is registered, so it is a holder.
+        unsafe { AddressSpaceRef::borrow_raw(&self.space) }
+    }
+}
+
+/// Drops a record, and gives its memory back, also if the drop panics; last it lets go of the space.
+///
+/// # Safety
+/// It was registered; no walk knows it, and it is not used again.
+unsafe fn free<N>(record: NonNull<Record<N>>) {
+    /// What is left of a record that was registered; see [`give_back`].
+    struct Memory<N>(NonNull<Record<N>>, NonNull<Space>);
+
+    impl<N> Drop for Memory<N> {
+        #[inline]
+        fn drop(&mut self) {
+            // SAFETY: what it held is gone, and so is who used it.
+            unsafe { give_back(self.0, self.1) };
+        }
+    }
+
+    // SAFETY: as promised by the caller.
+    let _memory = Memory(record, unsafe { record.as_ref() }.space);
+    // SAFETY: as promised by the caller.
+    unsafe { record.drop_in_place() };
+}
+
+/// Gives the memory of a record back, and lets go of its space.
+///
+/// # Safety
+/// It was registered there, what it held is gone, and it is not used again.
+#[inline]
+unsafe fn give_back<N>(record: NonNull<Record<N>>, space: NonNull<Space>) {
+    // SAFETY: the record is a holder.
+    let list = &unsafe { AddressSpaceRef::borrow_raw(&space) }.watched().list;
+    // SAFETY: as promised by the caller.
+    if unsafe { list.free(record.cast(), Record::<N>::LAYOUT) } {
+        // SAFETY: it was the last of the holder that all on the list were.
+        drop(unsafe { AddressSpaceRef::from_raw(space) });
+    }
+}
+
 /// Makes a record and puts it on the list.
 fn add<N: Notifier>(
     space: &AddressSpaceRef,
@@ -76,20 +124,24 @@ fn add<N: Notifier>(
     notifier: N,
     key: Option<Key>,
 ) -> Result<NonNull<Record<N>>, RegisterError<N>> {
+    let layout = Record::<N>::LAYOUT;
+    let spare = space.space().subscriptions().and_then(|found| found.list.take_spare(layout));
+    let Some(memory) = spare.or_else(|| spares::allocate(layout)) else {
+        return Err(RegisterError { cause: RegisterErrorKind::OutOfMemory, notifier });
+    };
+    let record = memory.cast::<Record<N>>();
     let node = Node::new(Record::<N>::CALLBACKS, key, None);
-    let record = Record { node, notifier, space: space.clone() };
-    let record = crate::memory::try_box(record).map_err(|record| RegisterError {
-        cause: RegisterErrorKind::OutOfMemory,
-        notifier: record.notifier,
-    })?;
-    let record = NonNull::from(Box::leak(record));
+    // SAFETY: it is memory for a record, which nobody uses.
+    unsafe { record.write(Record { node, notifier, space: space.as_raw() }) };
     // SAFETY: the record stays where it is until it was unregistered or put.
     match unsafe { space.space().add_to_list(lock, record.cast()) } {
         Ok(()) => Ok(record),
         Err(cause) => {
             // SAFETY: it was not registered, so nobody else knows it.
-            let record = unsafe { Box::from_raw(record.as_ptr()) };
-            Err(RegisterError { cause, notifier: record.notifier })
+            let Record { notifier, .. } = unsafe { record.read() };
+            // SAFETY: it was read out.
+            unsafe { spares::free(memory, layout) };
+            Err(RegisterError { cause, notifier })
         }
     }
 }
@@ -136,9 +188,9 @@ impl<N: Notifier> Registration<N> {
         // The record may hold its space as the last one: nothing that is borrowed here may go with it.
         let space = this.space().clone();
         let subscriptions = space.watched();
-        subscriptions.list.put(&this.record().node);
+        let stamp = subscriptions.list.take_off(&this.record().node);
         // SAFETY: a registration is the one reference, and the record is alive until free_put; it holds its space.
-        unsafe { leave::put(&space, subscriptions, this.record.cast(), free_put::<N>) };
+        unsafe { leave::put(&space, subscriptions, this.record.cast(), stamp, free_put::<N>) };
     }
 
     fn record(&self) -> &Record<N> {
@@ -148,7 +200,7 @@ impl<N: Notifier> Registration<N> {
 
     /// The space that it belongs to.
     pub fn space(&self) -> &AddressSpaceRef {
-        &self.record().space
+        self.record().space()
     }
 }
 
@@ -168,7 +220,7 @@ impl<N: Notifier> Registration<N> {
             self.leave_behind(left.stamp);
         } else {
             // SAFETY: off the list, and every walk that may have found it is over.
-            drop(unsafe { Box::from_raw(self.record.as_ptr()) });
+            unsafe { free(self.record) };
         }
         if let Some(payload) = left.panic {
             platform::resume(payload);
@@ -191,24 +243,26 @@ impl<N: Notifier> Registration<N> {
 /// The hung node is that of an unregistered `Record<N>` that no walk knows any more.
 unsafe fn free_unregistered<N: Notifier>(hung: NonNull<Hung>) {
     // SAFETY: as promised by the caller.
-    drop(unsafe { Box::from_raw(leave::node_of(hung).cast::<Record<N>>().as_ptr()) });
+    unsafe { free(leave::node_of(hung).cast::<Record<N>>()) };
 }
 
 /// # Safety
 /// The hung node is that of a `Record<N>` that was put for the last time and that no walk knows any more.
 unsafe fn free_put<N: Notifier>(hung: NonNull<Hung>) {
-    // SAFETY: as promised by the caller; its fields are dropped one by one here.
-    let mut record =
-        unsafe { Box::from_raw(leave::node_of(hung).cast::<ManuallyDrop<Record<N>>>().as_ptr()) };
-    frees::run(&record.node.ticket);
+    let node = leave::node_of(hung);
+    let record = node.cast::<Record<N>>();
+    // SAFETY: as promised by the caller.
+    let (ticket, space) = (&unsafe { node.as_ref() }.ticket, unsafe { record.as_ref() }.space);
+    frees::run(ticket);
+    // SAFETY: the address of a field of the record.
+    let notifier = unsafe { &raw mut (*record.as_ptr()).notifier };
     // The ticket ends, and the space is let go, also if the notifier's drop panics.
     // SAFETY: the notifier is not used again.
-    let result = platform::catch(|| unsafe { core::ptr::drop_in_place(&raw mut record.notifier) });
-    // SAFETY: the space is read out once, and the record's own field is not dropped.
-    let space = unsafe { core::ptr::read(&raw const record.space) };
-    frees::end(&record.node.ticket, space.space());
-    drop(record);
-    drop(space);
+    let result = platform::catch(|| unsafe { notifier.drop_in_place() });
+    // SAFETY: the record is a holder.
+    frees::end(ticket, unsafe { AddressSpaceRef::borrow_raw(&space) }.space());
+    // SAFETY: what is left of the record is its node, which nobody uses any more.
+    unsafe { give_back(record, space) };
     if let Err(payload) = result {
         platform::resume(payload);
     }
@@ -286,12 +340,12 @@ impl<N: Notifier> Shared<N> {
 
     /// The space that it belongs to.
     pub fn space(&self) -> &AddressSpaceRef {
-        &self.record().space
+        self.record().space()
     }
 
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn set_users(&self, users: u32) {
-        let subscriptions = self.record().space.space().subscriptions().unwrap();
+        let subscriptions = self.record().space().space().subscriptions().unwrap();
         subscriptions.list.set_users(&self.record().node, users);
     }
 }
@@ -301,10 +355,12 @@ impl<N: Notifier> Drop for Shared<N> {
         // The record may hold its space as the last one: nothing that is borrowed here may go with it.
         let space = self.space().clone();
         let subscriptions = space.watched();
-        if subscriptions.list.put(&self.record().node) {
+        if let Some(stamp) = subscriptions.list.put(&self.record().node) {
             let free = free_put::<N>;
             // SAFETY: the last reference is gone, and the record is alive until free_put; it holds its space.
-            platform::in_drop(|| unsafe { leave::put(&space, subscriptions, self.record.cast(), free) });
+            platform::in_drop(|| unsafe {
+                leave::put(&space, subscriptions, self.record.cast(), stamp, free)
+            });
         }
     }
 }

@@ -38,12 +38,24 @@ impl Call<'_> {
         visit: impl FnOnce(Entries<'_>, &mut Option<Payload>) -> R,
         give_back: impl FnOnce(),
     ) -> (R, Option<Payload>) {
+        let list = &self.subscriptions.list;
+        self.in_section(|| list.enter(self.section), |panic| visit(list.entries(), panic), give_back)
+    }
+
+    /// Calls back in the section that `enter` enters; as [`walk`](Self::walk).
+    #[inline(always)]
+    fn in_section<R>(
+        &self,
+        enter: impl FnOnce(),
+        visit: impl FnOnce(&mut Option<Payload>) -> R,
+        give_back: impl FnOnce(),
+    ) -> (R, Option<Payload>) {
         let mut panic = None;
         let place = frame::Place { space: self.subscriptions.id, section: self.section, parts: &[] };
         let frame = Frame::new(&place, Kind::Walk);
         let link = frame.link(self.context);
-        self.subscriptions.list.enter(self.section);
-        let result = visit(self.subscriptions.list.entries(), &mut panic);
+        enter();
+        let result = visit(&mut panic);
         (result, self.leave(panic, (&frame, link), give_back))
     }
 
@@ -139,8 +151,9 @@ impl Call<'_> {
 
     /// Releases one node, unless somebody else does or did.
     pub(crate) fn release_one(&self, node: NonNull<Node>) -> Option<Payload> {
-        let visit = |_: Entries<'_>, panic: &mut Option<Payload>| release(node, panic);
-        self.walk(visit, || self.section.give_back()).1
+        // ORDERING: marked, then claimed (release): an exit that finds the node claimed (acquire) waits for this section.
+        let mark = || self.subscriptions.list.mark(self.section);
+        self.in_section(mark, |panic| release(node, panic), || self.section.give_back()).1
     }
 }
 

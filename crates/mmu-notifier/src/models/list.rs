@@ -1,5 +1,6 @@
-//! The list: *section; F; array* of a walk against *mark, tombstone; F; new stamp; F; sections* of a grace
-//! period; the limit of a start against a registration; arrays that are replaced and freed.
+//! The list: *section; F; array* of a walk against *mark, tombstone; new stamp; F; sections* of a grace
+//! period; the limit of a start against a registration; arrays that are replaced and freed; *section; claim* of a
+//! release against *claim; sections* of an exit.
 //!
 //! A break shows as a callback on a dropped subscriber (or a drop that is not ordered behind it), as an end
 //! without its start, as a subscriber that a walk missed, or as a deadlock.
@@ -127,6 +128,30 @@ fn exit_and_unregister_release_once() {
         let thread = thread::spawn(move || drop(space));
         registration.unregister();
         assert_eq!(watch.drops(), 1);
+        thread.join().unwrap();
+    });
+}
+
+/// A subscriber whose release is seen by who knows that it is over.
+struct Released(Arc<Watch>);
+
+impl Notifier for Released {
+    fn release(&self) {
+        thread::yield_now();
+        self.0.memory.with_mut(|_| ());
+    }
+}
+
+/// Whoever releases, the exit or an unregister, is through with it when the exit returns.
+#[test]
+fn an_exit_returns_behind_the_release_of_an_unregister() {
+    check(3, || {
+        let space = AddressSpace::new();
+        let watch = Watch::new();
+        let registration = space.register(Released(watch.clone())).unwrap();
+        let thread = thread::spawn(move || registration.unregister());
+        drop(space);
+        watch.memory.with_mut(|_| ());
         thread.join().unwrap();
     });
 }

@@ -141,6 +141,7 @@ impl AddressSpaceRef {
     ///
     /// # Context
     /// May sleep. Not in a callback of the space: the holder of the lock may be invalidating.
+    #[inline]
     pub fn map_lock(&self) -> MapLockGuard<'_> {
         diagnostics::map_lock(self.space().subscriptions(), "map_lock");
         self.space().map_lock.write();
@@ -148,6 +149,7 @@ impl AddressSpaceRef {
     }
 
     /// Takes the map lock for a registration, with what was left to calls that may sleep done before.
+    #[inline]
     fn map_lock_to_register(&self) -> MapLockGuard<'_> {
         if let Some(subscriptions) = self.space().subscriptions() {
             subscriptions.may_sleep();

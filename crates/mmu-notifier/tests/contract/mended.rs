@@ -248,3 +248,30 @@ fn an_end_on_another_thread_gave_back_the_claim_of_a_walk_that_began_meanwhile()
         assert_eq!(stage.freed_in_callback.load(Ordering::SeqCst), 2, "freed while its callback ran");
     });
 }
+
+/// Has no size, so that the record of a resize is larger than its first one.
+struct Sizeless;
+
+impl Notifier for Sizeless {
+    fn invalidate(&self, _: &Invalidation, _: Sequence) -> Answer {
+        Answer::Done
+    }
+}
+
+#[test]
+fn a_resize_was_written_over_the_neighbour_of_one_that_was_resized_and_removed() {
+    let space = AddressSpace::new();
+    let [resized, neighbour, later] =
+        [0, 10, 20].map(|at| space.insert(range(at, at + 1), Sizeless).unwrap());
+    let resized = resized.resize(range(2, 3)).unwrap();
+    resized.remove();
+    let before = neighbour.read_begin();
+    // Its record took the slot that the first record of the other had left, and more.
+    let later = later.resize(range(22, 23)).unwrap();
+    assert_eq!(neighbour.range(), range(10, 11));
+    assert!(!neighbour.read_retry(before));
+    space.invalidate(range(10, 11), || {});
+    assert!(neighbour.read_retry(before));
+    neighbour.remove();
+    later.remove();
+}
