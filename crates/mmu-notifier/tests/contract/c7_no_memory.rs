@@ -116,7 +116,8 @@ fn c7_4_no_memory_for_an_insert_of_a_large_notifier() {
 /// Inserts so many that the index asks for its largest blocks, removes every second one, and puts others in their place;
 /// an invalidation of everything calls those that are there.
 fn insert_many(largest_block: usize) {
-    const MANY: u64 = 100_000;
+    // Thread Sanitizer takes fifty times as long, and ten seconds are taken for a hang.
+    const MANY: u64 = if cfg!(mmu_notifier_tsan) { 10_000 } else { 100_000 };
     let space = AddressSpace::new();
     let insert = |number| {
         let made = range(2 * number, 2 * number + 1);
