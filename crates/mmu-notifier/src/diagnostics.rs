@@ -15,7 +15,6 @@ use crate::frame::{self, Kind};
 use crate::hazard::{ACTIVE, Hazard, PHASE};
 use crate::interval::Node;
 use crate::platform::{self, Context, with_context};
-use crate::scan::{Own, Scan, Wanted};
 use crate::subscriptions::Subscriptions;
 
 /// Whether the checks that cost something are made.
@@ -253,14 +252,14 @@ pub(crate) fn leaked_guards(subscriptions: &Subscriptions) {
     }
 }
 
-/// Checks a remove of memory that its caller may free; says whether a call of its own thread may have it in hand.
+/// Checks a remove of memory that its caller may free; says whether a call of its own thread needs it yet.
 pub(crate) fn removed_in_own_call(subscriptions: &Subscriptions, node: &Node) -> bool {
-    let wanted = Wanted::Called { bounds: node.bounds(), own: Own::Awaited };
-    let found = Scan::new(&subscriptions.book, wanted).advance(&subscriptions.book).is_some();
-    if found {
+    let is_needed = frame::give_back(subscriptions.id, node);
+    if is_needed {
+        // CONTRACT C3.7
         report(Rule::WaitInCallback, "remove", node.label());
     }
-    found
+    is_needed
 }
 
 /// Checks a call that takes the map lock.

@@ -90,16 +90,23 @@ pub(crate) fn find(wanted: impl Fn(&Space) -> bool) -> Option<AddressSpaceRef> {
     found
 }
 
+/// Readies the process for its first space: what runs around a fork, and which barriers there are, which bells ask when
+/// they are made.
+pub(crate) fn prepare() {
+    if !cfg!(any(loom, shuttle)) {
+        platform::on_fork(before, after_in_parent, after_in_child);
+    }
+}
+
 /// Enters a new space; it is taken out by [`forget`] before it is freed.
 ///
 /// # Safety
-/// The space is alive, and the pointer is one that it may be freed with.
+/// The space is alive, and the pointer is one that it may be freed with. It was made behind [`prepare`].
 pub(crate) unsafe fn remember(space: NonNull<Space>) {
     if cfg!(any(loom, shuttle)) {
         // A model does not fork, and models that run side by side have nothing in common.
         return;
     }
-    platform::on_fork(before, after_in_parent, after_in_child);
     REGISTRY.lock();
     // SAFETY: the lock is held, so nobody else uses the list.
     let first = unsafe { &mut *REGISTRY.first.get() };

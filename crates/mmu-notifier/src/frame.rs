@@ -8,10 +8,11 @@
 #![expect(unsafe_code, reason = "frames are linked on the stack")]
 
 use core::cell::Cell;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 use crate::address::Range;
 use crate::hazard::{Claim, Hazard};
+use crate::interval::Node;
 use crate::platform::{Context, with_context};
 use crate::start::Part;
 
@@ -40,6 +41,12 @@ pub(crate) struct Frame {
     kind: Cell<Kind>,
     outer: Cell<*const Frame>,
     exit_due: Cell<bool>,
+    /// The interval whose callback runs, or ran last.
+    hit: Cell<*const Node>,
+    /// Whether an interval waits for its second pass.
+    has_begun: Cell<bool>,
+    /// Whether memory of an interval that this call may have found is its user's again.
+    given_back: Cell<bool>,
 }
 
 /// Where a call stands.
@@ -63,6 +70,9 @@ impl Frame {
             kind: Cell::new(kind),
             outer: Cell::new(ptr::null()),
             exit_due: Cell::new(false),
+            hit: Cell::new(ptr::null()),
+            has_begun: Cell::new(false),
+            given_back: Cell::new(false),
         }
     }
 
@@ -83,6 +93,39 @@ impl Frame {
     #[inline]
     pub(crate) fn is_exit_due(&self) -> bool {
         self.exit_due.get()
+    }
+
+    /// Notes whose callback is called next.
+    #[inline(always)]
+    pub(crate) fn set_hit(&self, node: NonNull<Node>) {
+        self.hit.set(node.as_ptr());
+    }
+
+    /// Notes that an interval waits for its second pass.
+    pub(crate) fn set_begun(&self) {
+        self.has_begun.set(true);
+    }
+
+    /// Says whether what was found may lead to memory that was given back since the last look.
+    #[inline(always)]
+    pub(crate) fn take_given_back(&self) -> bool {
+        self.given_back.get() && self.given_back.replace(false)
+    }
+
+    fn calls_intervals(&self) -> bool {
+        matches!(self.kind.get(), Kind::Intervals | Kind::IntervalsNonblock)
+    }
+
+    fn overlaps(&self, range: Range) -> bool {
+        self.parts().iter().any(|part| part.invalidation.range().overlaps(range))
+    }
+
+    /// Says whether the call is in a callback of `node`, or may have its second pass before it.
+    fn needs(&self, node: &Node) -> bool {
+        let (first, last) = node.bounds();
+        let range = Range::from_bounds(first, last);
+        self.calls_intervals()
+            && (ptr::eq(self.hit.get(), node) || self.has_begun.get() && self.overlaps(range))
     }
 
     fn parts(&self) -> &[Part] {
@@ -175,12 +218,19 @@ fn innermost_of(id: u64) -> Option<Kind> {
 
 /// Says whether this thread is in a callback of an interval for something that overlaps `range`.
 pub(crate) fn is_calling_in(id: u64, range: Range) -> bool {
-    find_frame(id, |frame| {
-        let calls = matches!(frame.kind.get(), Kind::Intervals | Kind::IntervalsNonblock);
-        let overlaps = |part: &Part| part.invalidation.range().overlaps(range);
-        (calls && frame.parts().iter().any(overlaps)).then_some(())
-    })
-    .is_some()
+    find_frame(id, |frame| (frame.calls_intervals() && frame.overlaps(range)).then_some(())).is_some()
+}
+
+/// Tells the calls of this thread in the space `id` that `node`, which they may have found, is its user's memory again.
+/// Says whether one of them needs it yet: its callback runs, or a second pass may be due.
+pub(crate) fn give_back(id: u64, node: &Node) -> bool {
+    let mut is_needed = false;
+    find_frame(id, |frame| -> Option<()> {
+        frame.given_back.set(true);
+        is_needed |= frame.needs(node);
+        None
+    });
+    is_needed
 }
 
 /// Leaves the exit of the space `id` to the outermost call of this thread in it; false if it is in none.

@@ -178,3 +178,18 @@ mod tests {
         lock.unlock_write();
     }
 }
+
+#[cfg(all(test, target_os = "linux", not(any(loom, shuttle))))]
+mod first {
+    use std::format;
+
+    use crate::space::AddressSpace;
+
+    /// The first space of a process: to be run alone.
+    #[test]
+    fn the_first_space_has_no_other_map_lock_than_the_next() {
+        let [first, second] = [AddressSpace::new(), AddressSpace::new()];
+        let is_fenced = |space: &AddressSpace| format!("{:?}", space.space().map_lock).contains("waiters: 1");
+        assert_eq!(is_fenced(&first), is_fenced(&second));
+    }
+}

@@ -72,7 +72,7 @@ pub(crate) use primitives::{
 };
 
 #[cfg(all(test, loom))]
-pub(crate) use primitives::{be_number, without_light_barriers};
+pub(crate) use primitives::{be_number, without_barriers, without_light_barriers};
 
 /// What a panicking callback left.
 pub(crate) type Payload = primitives::Payload;
@@ -321,7 +321,7 @@ impl Bell {
         self.waiters.fetch_and(FENCED, Ordering::Relaxed);
     }
 
-    /// Waits until `over` says so; false if the deadline came first. Counts a sleep in `slept`.
+    /// Waits until `over` says so; false if the deadline came first.
     pub(crate) fn wait_until(&self, deadline: Option<u64>, mut over: impl FnMut() -> bool) -> bool {
         for _ in 0..SPINS {
             if over() {

@@ -330,6 +330,7 @@ impl Builder {
         static IDS: StaticU64 = StaticU64::new(1);
         // Once a process, and better here than in an insert.
         crate::index::look_at_machine();
+        crate::fork::prepare();
         let space = Space {
             users: AtomicU64::new(1),
             holders: AtomicU64::new(1),
@@ -343,7 +344,7 @@ impl Builder {
         };
         let space = crate::memory::try_box(space).map_err(|_| OutOfMemory)?;
         let space = NonNull::from(Box::leak(space));
-        // SAFETY: the space was just made, and is freed with this pointer.
+        // SAFETY: the space was just made, behind `prepare`, and is freed with this pointer.
         unsafe { crate::fork::remember(space) };
         Ok(AddressSpace { holder: ManuallyDrop::new(AddressSpaceRef { space }) })
     }

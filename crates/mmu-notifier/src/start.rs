@@ -122,7 +122,7 @@ impl<'c> Calls<'c> {
             let frame = self.frame(parts, section);
             let link = frame.link(self.context);
             if let Some(pass) = &mut pass {
-                pass.begin_all(parts);
+                pass.begin_all(parts, &frame);
             }
             self.go_on(parts, section, pass, (&frame, link), started)
         };
@@ -278,7 +278,7 @@ pub(crate) fn release(space: &Space, subscriptions: &Subscriptions, invalidation
         let mut outcome = Outcome::default();
         let frame = Frame::new(&place, Kind::Intervals);
         let link = frame.link(context);
-        pass.begin_all(parts);
+        pass.begin_all(parts, &frame);
         pass.finish_all(parts);
         outcome.failure = pass.failure.take();
         calls.each(parts, &mut outcome.late, Claim::abandon);

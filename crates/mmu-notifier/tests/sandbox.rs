@@ -114,11 +114,8 @@ fn what_was_quick_before_a_sandbox_closed_is_waited_for() {
         return;
     }
     // SAFETY: it asks which barriers there are.
-    assert_eq!(
-        unsafe { syscall(MEMBARRIER.into(), 0usize, 0usize, 0usize) },
-        -1,
-        "the sandbox did not close"
-    );
+    let answer = unsafe { syscall(MEMBARRIER.into(), 0usize, 0usize, 0usize) };
+    assert_eq!(answer, -1, "the sandbox did not close");
     let walk = |space: mmu_notifier::AddressSpaceRef| {
         stays.store(true, Ordering::SeqCst);
         let walker =

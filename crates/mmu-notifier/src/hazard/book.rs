@@ -304,6 +304,13 @@ impl Book {
         self.crowd.open.store(crowd.0, Ordering::Relaxed);
         self.crowd.calling.store(crowd.1, Ordering::Relaxed);
         self.crowd.sections.store(crowd.2, Ordering::Relaxed);
+        self.reserve.recount();
+    }
+
+    /// Does what a fork leaves of another thread that was adding a slab: counted, and not linked.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(crate) fn count_a_slab_that_is_not_linked(&self) {
+        self.reserve.count_one_slab_more();
     }
 
     #[cfg(all(test, not(any(loom, shuttle))))]
@@ -327,6 +334,26 @@ impl Drop for Book {
             // SAFETY: the book is going: nobody else uses its hazards, and each is linked once.
             unsafe { ptr::drop_in_place(at) };
             at = next;
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c7_3_c7_4_a_slab_that_a_thread_was_adding_at_the_fork_is_not_counted_in_the_child() {
+        let book = Book::new(1);
+        assert!(book.refill(0));
+        book.count_a_slab_that_is_not_linked();
+        // What the child does.
+        book.keep_only(|_| false, None, (0, 0, 0));
+        // Each insert of the child sets room aside, and each new thread's first start takes some.
+        for thread in 0..4 * RESERVE {
+            assert!(book.refill(0));
+            let claim = book.claim(None);
+            assert!(matches!(claim, Claim::One(_)), "thread {thread} got none: it counts as the whole space");
         }
     }
 }

@@ -119,6 +119,11 @@ impl Reserve {
         }
     }
 
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(super) fn count_one_slab_more(&self) {
+        self.spare.fetch_add(RESERVE as u32, Ordering::Relaxed);
+    }
+
     /// Takes a hazard that nobody has used; none if there is none left. What is taken never comes back.
     pub(super) fn take(&self) -> Option<NonNull<Hazard>> {
         // ORDERING: acquire pairs with the release in `add`.
@@ -133,6 +138,20 @@ impl Reserve {
             at = NonNull::new(unsafe { Slab::head(slab) }.next.get());
         }
         None
+    }
+
+    /// In the child of a fork: counts what is left afresh. A thread that is not here may have counted a slab that it did
+    /// not come to link, or taken a hazard without a word.
+    pub(super) fn recount(&self) {
+        let mut spare = 0;
+        let mut at = NonNull::new(self.slabs.load(Ordering::Acquire));
+        while let Some(slab) = at {
+            // SAFETY: by the invariant.
+            let head = unsafe { Slab::head(slab) };
+            spare += (RESERVE as u32).saturating_sub(head.taken.load(Ordering::Relaxed));
+            at = NonNull::new(head.next.get());
+        }
+        self.spare.store(spare, Ordering::Relaxed);
     }
 }
 

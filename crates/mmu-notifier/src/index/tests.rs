@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "nodes are inserted by hand")]
 
+mod hostile;
+
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ptr::NonNull;

@@ -52,8 +52,15 @@ impl<N: Notifier> Subscription<N> {
     fn read_begin_looking(&self) -> ReadToken {
         let subscriptions = self.subscriptions();
         diagnostics::read_begin(subscriptions, self.node());
-        let token = self.node().read_begin_looking(subscriptions, None);
+        let token =
+            self.settled_behind_checks().or_else(|| self.node().read_begin_looking(subscriptions, None));
         ReadToken(token.expect("without a deadline the wait ends with a token"))
+    }
+
+    /// The sequence if it is settled, where checks came first: who did not have to wait without them does not with them.
+    #[inline]
+    fn settled_behind_checks(&self) -> Option<Sequence> {
+        if diagnostics::ENABLED { self.node().settled_sequence() } else { None }
     }
 
     /// Returns a token if the subscription is not busy now.
@@ -119,13 +126,19 @@ impl<N: Notifier> Subscription<N> {
     #[cold]
     fn read_begin_part_looking(&self, part: Range, deadline: Option<u64>) -> Option<ReadToken> {
         let (subscriptions, node) = (self.subscriptions(), self.node());
-        let token = if part == self.range() {
+        let whole = part == self.range();
+        if whole {
             diagnostics::read_begin(subscriptions, node);
-            node.read_begin_looking(subscriptions, deadline)
         } else {
             diagnostics::may_sleep(subscriptions, "read_begin", node.label());
-            node.read_begin_part(subscriptions, part, deadline)
-        };
+        }
+        let token = self.settled_behind_checks().or_else(|| {
+            if whole {
+                node.read_begin_looking(subscriptions, deadline)
+            } else {
+                node.read_begin_part(subscriptions, part, deadline)
+            }
+        });
         token.map(ReadToken)
     }
 

@@ -144,7 +144,7 @@ unsafe fn end<O: ListenerOps>(node: NonNull<Node>, what: &Invalidation) {
 unsafe fn flush_and_end<O: ListenerOps>(node: NonNull<Node>, what: &Invalidation, flushed: &Flushed) {
     // SAFETY: as promised by the caller; the node is its first field.
     unsafe { O::invalidate_range(node.cast(), what.range()) };
-    flushed.note(node);
+    flushed.note();
     // SAFETY: as above; a callback that runs frees nothing that its walk knows.
     unsafe { O::invalidate_range_end(node.cast(), what) };
 }

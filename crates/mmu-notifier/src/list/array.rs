@@ -125,7 +125,7 @@ impl List {
     /// Enters a section in which nothing is loaded of the list.
     #[inline]
     pub(crate) fn mark(&self, claim: Claim<'_>) {
-        self.grace.mark(claim);
+        self.grace.mark_fenced(claim);
     }
 
     /// The number of the newest registration; whoever has it or a smaller one is found by a walk.

@@ -36,18 +36,27 @@ pub(crate) struct Callbacks {
     pub(crate) change_pte: unsafe fn(NonNull<Node>, Address, Pte),
 }
 
-/// The node whose `invalidate_range` has returned last, for a walk whose callback panics.
+/// The node that is flushed and owed its end behind that, for a walk whose callback panics. Also one that is taken off the
+/// list meanwhile is called to the last (clause C4.2).
 #[derive(Debug, Default)]
 pub(crate) struct Flushed(Cell<Option<NonNull<Node>>>);
 
 impl Flushed {
+    /// The flush begins.
     #[inline(always)]
-    pub(crate) fn note(&self, node: NonNull<Node>) {
+    pub(super) fn begin(&self, node: NonNull<Node>) {
         self.0.set(Some(node));
     }
 
-    pub(super) fn is(&self, node: NonNull<Node>) -> bool {
-        self.0.get() == Some(node)
+    /// The flush has returned, and the end is called next.
+    #[inline(always)]
+    pub(crate) fn note(&self) {
+        self.0.set(None);
+    }
+
+    /// The node whose flush did not return.
+    pub(super) fn take(&self) -> Option<NonNull<Node>> {
+        self.0.take()
     }
 }
 

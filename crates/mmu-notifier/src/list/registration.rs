@@ -38,7 +38,7 @@ impl<N: Notifier> Record<N> {
         end: |node, what| call(&node, |notifier: &N| notifier.invalidate_range_end(what)),
         flush_and_end: |node, what, flushed| {
             call(&node, |notifier: &N| notifier.invalidate_range(what.range()));
-            flushed.note(node);
+            flushed.note();
             call(&node, |notifier: &N| notifier.invalidate_range_end(what));
         },
         invalidate_range: |node, range| call(&node, |notifier: &N| notifier.invalidate_range(range)),

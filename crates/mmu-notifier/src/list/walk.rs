@@ -257,6 +257,7 @@ impl<'w> EndWalk<'w> {
         match self.ending {
             // SAFETY: the table is that of the node, which the section of this walk keeps readable.
             Ending::Whole if self.has_started(node) => unsafe {
+                self.flushed.begin(node);
                 (callbacks.flush_and_end)(node, what, &self.flushed);
             },
             // SAFETY: as above.
@@ -267,12 +268,11 @@ impl<'w> EndWalk<'w> {
         }
     }
 
-    /// The end that is owed to a node whose `invalidate_range` panicked: that at which the walk stopped.
+    /// The end that is owed to the node whose flush panicked: that at which the walk stopped.
     #[cold]
     fn end_behind_flush(&self) {
-        let stopped = self.entries.get(self.left).filter(|node| self.has_started(*node));
-        if let Some(node) = stopped.filter(|node| self.ending == Ending::Whole && !self.flushed.is(*node)) {
-            // SAFETY: the table is that of the node, which the section of this walk keeps readable.
+        if let Some(node) = self.flushed.take() {
+            // SAFETY: the table is that of the node, which the section of this walk keeps readable, on the list or off.
             unsafe { (callbacks(node).end)(node, self.invalidation) };
         }
     }

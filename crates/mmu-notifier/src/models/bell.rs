@@ -9,12 +9,22 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 
 use super::check;
-use crate::platform::Bell;
+use crate::platform::{Bell, without_barriers};
 use crate::sync::SpinLock;
+
+/// Where no heavy barrier reaches anybody: the bell is fenced, and light barriers are nothing.
+#[test]
+fn no_wake_up_is_lost_at_a_fenced_bell() {
+    without_barriers(|| check(6, one_waiter));
+}
 
 #[test]
 fn no_wake_up_is_lost() {
-    check(6, || {
+    check(6, one_waiter);
+}
+
+fn one_waiter() {
+    {
         let (bell, changed) = (Arc::new(Bell::new()), Arc::new(AtomicU64::new(0)));
         let (there, change) = (bell.clone(), changed.clone());
         let thread = thread::spawn(move || {
@@ -25,7 +35,7 @@ fn no_wake_up_is_lost() {
         });
         assert!(bell.wait_until(None, || changed.load(Ordering::Acquire) == 1));
         thread.join().unwrap();
-    });
+    }
 }
 
 #[test]

@@ -156,6 +156,37 @@ fn an_exit_returns_behind_the_release_of_an_unregister() {
     });
 }
 
+/// A subscriber whose release follows a word to what another's drop takes away, as in a read section.
+struct Follows(Arc<AtomicU64>, Arc<Watch>);
+
+impl Notifier for Follows {
+    fn release(&self) {
+        if self.0.load(Ordering::Relaxed) == 0 {
+            self.1.memory.with(|_| ());
+        }
+    }
+}
+
+/// C4.5: the release that unregister calls is a walk, which a grace period waits for, or which sees what came before that.
+#[test]
+fn the_free_of_a_put_comes_behind_the_release_of_an_unregister_that_may_know_of_it() {
+    let _alone = alone();
+    check(3, || {
+        let space = AddressSpace::new();
+        let (watch, unlinked) = (Watch::new(), Arc::new(AtomicU64::new(0)));
+        let follows = space.register(Follows(unlinked.clone(), watch.clone())).unwrap();
+        let shared = space.get(0, |_| Ok::<_, ()>(Probe::new(&watch))).unwrap();
+        let thread = thread::spawn(move || {
+            be_number(1);
+            follows.unregister();
+        });
+        unlinked.store(1, Ordering::Relaxed);
+        shared.put();
+        thread.join().unwrap();
+        assert_eq!(watch.drops(), 1);
+    });
+}
+
 #[test]
 fn the_free_of_a_put_comes_once_and_behind_the_walks() {
     let _alone = alone();

@@ -9,9 +9,9 @@ use loom::cell::UnsafeCell;
 use loom::thread;
 
 use super::{check, range, space};
-use crate::mirror::{Attempts, Mirror};
+use crate::mirror::{Attempts, Mirror, Table};
 use crate::platform::be_number;
-use crate::{AddressSpace, StartError};
+use crate::{AddressSpace, Invalidation, StartError};
 
 /// A page that a device uses, and the mirror that leads to it.
 struct World {
@@ -82,5 +82,43 @@ fn what_may_not_wait_is_refused_or_alone() {
             Ok(()) => assert!(used.is_ok_and(|page| page <= 1)),
             Err(refused) => assert_eq!((refused, used), (StartError::WouldBlock, Ok(0))),
         }
+    });
+}
+
+/// A table that changes the page itself when it drops its translation: behind the callback a start passes fences of its
+/// own here, which would order a change that comes later.
+struct Changing(Arc<Page>);
+
+#[derive(Debug)]
+struct Page(UnsafeCell<u64>);
+
+// SAFETY: loom fails a model that uses the cell from two threads without order.
+unsafe impl Send for Page {}
+// SAFETY: as above.
+unsafe impl Sync for Page {}
+
+impl Table for Changing {
+    fn invalidate(&mut self, _: &Invalidation) {
+        // SAFETY: no use is in flight; loom fails the model if one is.
+        self.0.0.with_mut(|page| unsafe { *page += 1 });
+    }
+}
+
+#[test]
+fn what_was_done_in_a_use_is_over_when_the_table_is_invalidated() {
+    check(3, || {
+        let space = space();
+        let page = Arc::new(Page(UnsafeCell::new(0)));
+        let mirror = Mirror::new(&space, range(0, 0), Changing(page.clone())).ok().unwrap();
+        let invalidator = thread::spawn(move || {
+            be_number(1);
+            space.invalidate(range(0, 0), || ());
+        });
+        if let Some(held) = mirror.hold(range(0, 0), |_| Some(())) {
+            // SAFETY: nothing changes the page while it is in use; loom fails the model if something does.
+            page.0.with(|page| unsafe { *page });
+            drop(held);
+        }
+        invalidator.join().unwrap();
     });
 }

@@ -95,6 +95,19 @@ pub(crate) fn give_way() {
 
 #[cfg(all(test, loom))]
 std::thread_local! {
+    static HAS_BARRIERS: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Takes the heavy barriers away while `model` runs, and the light ones with them: what is made in it is fenced.
+#[cfg(all(test, loom))]
+pub(crate) fn without_barriers(model: impl FnOnce()) {
+    HAS_BARRIERS.set(false);
+    without_light_barriers(model);
+    HAS_BARRIERS.set(true);
+}
+
+#[cfg(all(test, loom))]
+std::thread_local! {
     static LIGHT_IS_FULL: Cell<bool> = const { Cell::new(true) };
 }
 
@@ -118,10 +131,13 @@ pub(crate) fn light_barrier() {
 
 pub(crate) fn heavy_barrier() -> bool {
     full_fence();
-    true
+    has_barriers()
 }
 
 pub(crate) fn has_barriers() -> bool {
+    #[cfg(all(test, loom))]
+    return HAS_BARRIERS.get();
+    #[cfg(not(all(test, loom)))]
     true
 }
 

@@ -167,6 +167,7 @@ fn run_one(space: &Space, left: &mut Left, node: NonNull<Node>, limit: u64) -> H
     claim.unpin();
     let _span = trace::calling(subscriptions, slice::from_ref(part));
     let frame = calls.frame(slice::from_ref(part), claim);
+    frame.set_hit(node);
     let link = frame.link(context);
     let mut answer = None;
     let said = &mut answer;
@@ -202,7 +203,7 @@ fn run_found(space: &Space, left: &mut Left, limit: u64, found: Found) -> Held {
     let mut pass = Pass::new(subscriptions, limit, &mut batch, complete);
     let frame = calls.frame(slice::from_ref(part), claim);
     let link = frame.link(context);
-    pass.begin_one(part);
+    pass.begin_one(part, &frame);
     let conclusion = if pass.is_over() && subscriptions.list.count() == 0 {
         match calls.activate_found(part, claim, pass.called, (&frame, link)) {
             None => {

@@ -8,6 +8,7 @@ use core::ptr::NonNull;
 use super::{Failure, Part};
 use crate::begun::Begun;
 use crate::diagnostics::{self, Rule};
+use crate::frame::Frame;
 use crate::index::{BATCH, Batch, Found};
 use crate::interval::{Answer, Node, Sequence, SequenceBy};
 use crate::intrusive::Interval;
@@ -20,12 +21,20 @@ type Ends = [u8; BATCH];
 
 const _: () = assert!(BATCH <= u8::MAX as usize);
 
+/// How far the first passes over some hits came.
+enum Came {
+    Through,
+    Refused,
+    /// What was found behind this one (start and order) may be gone.
+    To((u64, u64)),
+}
+
 /// The first and second passes of one start over the intervals that it hits.
 pub(super) struct Pass<'p> {
     subscriptions: &'p Subscriptions,
     /// The highest order that is called.
     limit: u64,
-    /// What was found so far of one range, and whether that is all.
+    /// What was found so far of one range, and whether that is all; or what some ranges together hit.
     batch: &'p mut Batch,
     complete: bool,
     /// How many callbacks were called, over all ranges.
@@ -48,8 +57,8 @@ impl<'p> Pass<'p> {
 
     /// Makes the first passes over one range, until somebody refuses or panics.
     #[inline(always)]
-    pub(super) fn begin_one(&mut self, part: &Part) {
-        if let Err(payload) = platform::catch(|| _ = self.call(part)) {
+    pub(super) fn begin_one(&mut self, part: &Part, frame: &Frame) {
+        if let Err(payload) = platform::catch(|| _ = self.call(part, frame)) {
             self.fail(payload);
         }
     }
@@ -72,8 +81,8 @@ impl<'p> Pass<'p> {
     }
 
     /// Makes those over several ranges.
-    pub(super) fn begin_all(&mut self, parts: &[Part]) {
-        if let Err(payload) = platform::catch(|| self.call_all(parts)) {
+    pub(super) fn begin_all(&mut self, parts: &[Part], frame: &Frame) {
+        if let Err(payload) = platform::catch(|| self.call_all(parts, frame)) {
             self.fail(payload);
         }
     }
@@ -99,17 +108,19 @@ impl<'p> Pass<'p> {
         self.failure = Some(Failure::Panicked(payload));
     }
 
-    fn call_all(&mut self, parts: &[Part]) {
+    fn call_all(&mut self, parts: &[Part], frame: &Frame) {
         let mut left = parts;
         while let [first, ..] = left {
             let mut ends = [0; BATCH];
             let ends = self.search_ahead(left, first, &mut ends);
             // One that hits more than are collected at a time goes on by itself.
-            let accepted = if ends.is_empty() { self.call(first) } else { self.call_ahead(left, ends) };
-            if !accepted {
-                return;
-            }
-            left = &left[ends.len().max(1)..];
+            let called = if ends.is_empty() {
+                self.call(first, frame).then_some(1)
+            } else {
+                self.call_ahead(left, ends, frame)
+            };
+            let Some(called) = called else { return };
+            left = &left[called..];
         }
     }
 
@@ -141,32 +152,41 @@ impl<'p> Pass<'p> {
         self.complete
     }
 
-    /// Calls those who were found in some ranges; false if somebody refused.
-    fn call_ahead(&mut self, parts: &[Part], ends: &[u8]) -> bool {
+    /// Calls those who were found in some ranges; gives how many ranges are done, none if somebody refused.
+    fn call_ahead(&mut self, parts: &[Part], ends: &[u8], frame: &Frame) -> Option<usize> {
         let mut begin = 0;
-        parts.iter().zip(ends).all(|(part, &end)| {
-            let hits = begin..usize::from(end);
-            begin = hits.end;
-            self.call_some(part, hits)
-        })
+        for (done, (part, &end)) in parts.iter().zip(ends).enumerate() {
+            match self.call_some(part, begin..usize::from(end), frame) {
+                Came::Through => begin = usize::from(end),
+                Came::Refused => return None,
+                Came::To(after) => {
+                    self.search_on(part, Some(after));
+                    return self.call(part, frame).then_some(done + 1);
+                }
+            }
+        }
+        Some(ends.len())
     }
 
     /// Calls everybody in one range; false if somebody refused.
     #[inline(always)]
-    fn call(&mut self, part: &Part) -> bool {
-        while !self.complete {
+    fn call(&mut self, part: &Part, frame: &Frame) -> bool {
+        loop {
             // Before the callbacks run, which may free what they remove.
-            let after = self.batch.as_slice().last().map(|&last| {
+            let last = if self.complete { None } else { self.batch.as_slice().last() };
+            let after = last.map(|&last| {
                 // SAFETY: found by this start, which is in phase calling (I6).
                 let last = unsafe { &*last };
                 (last.bounds().0, last.order())
             });
-            if !self.call_batch(part) {
-                return false;
-            }
+            let after = match self.call_some(part, 0..self.batch.len(), frame) {
+                Came::Through if self.complete => return true,
+                Came::Through => after,
+                Came::Refused => return false,
+                Came::To(after) => Some(after),
+            };
             self.search_on(part, after);
         }
-        self.call_batch(part)
     }
 
     /// Looks for the next hits, behind those that were called.
@@ -181,32 +201,39 @@ impl<'p> Pass<'p> {
     }
 
     #[inline(always)]
-    fn call_batch(&mut self, part: &Part) -> bool {
-        self.call_some(part, 0..self.batch.len())
-    }
-
-    #[inline(always)]
-    fn call_some(&mut self, part: &Part, hits: Range<usize>) -> bool {
+    fn call_some(&mut self, part: &Part, hits: Range<usize>, frame: &Frame) -> Came {
         // Two loops: most invalidations have no owner, so that there is nothing to compare for each that is hit.
         match part.owner() {
-            0 => self.call_each(part, hits, 0),
-            owner => self.call_each(part, hits, owner),
+            0 => self.call_each(part, hits, 0, frame),
+            owner => self.call_each(part, hits, owner, frame),
         }
     }
 
     #[inline(always)]
-    fn call_each(&mut self, part: &Part, hits: Range<usize>, owner: u64) -> bool {
+    fn call_each(&mut self, part: &Part, hits: Range<usize>, owner: u64, frame: &Frame) -> Came {
         let limit = self.limit;
         for &node in &self.batch.as_slice()[hits] {
             // SAFETY: what a search finds is not null.
             let node = unsafe { NonNull::new_unchecked(node.cast_mut()) };
+            frame.set_hit(node);
             match call(node, part, (owner, limit), || self.called += 1) {
                 None | Some(Answer::Done) => {}
-                Some(answer) if accept(answer, node, part, &mut self.begun, &mut self.failure) => {}
-                Some(_) => return false,
+                Some(answer) => {
+                    if answer == Answer::Begun {
+                        frame.set_begun();
+                    }
+                    if !accept(answer, node, part, &mut self.begun, &mut self.failure) {
+                        return Came::Refused;
+                    }
+                }
+            }
+            if frame.take_given_back() {
+                // SAFETY: nobody gives back memory in a callback of its own.
+                let hit = unsafe { node.as_ref() };
+                return Came::To((hit.bounds().0, hit.order()));
             }
         }
-        true
+        Came::Through
     }
 
     /// Makes the second passes, in the order of the first ones (clause C3.8).
@@ -215,7 +242,7 @@ impl<'p> Pass<'p> {
         while self.begun.is_due() {
             let second = platform::catch(|| {
                 while let Some((node, invalidation)) = self.begun.next() {
-                    // SAFETY: it is one that `call_batch` was given, and outlives the pass.
+                    // SAFETY: it is one that `call_some` was given, and outlives the pass.
                     finish_one(node, unsafe { &*invalidation });
                 }
             });

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mmu_notifier::AddressSpace;
+use mmu_notifier::interval::Answer;
+use mmu_notifier::mirror::{Attempts, Mirror};
+use mmu_notifier::{AddressSpace, Invalidation};
 
 use super::harness::{LIMIT, Recorder, background, lock, range, within};
 use super::probe::{Manner, insert};
@@ -211,5 +213,49 @@ fn c3_5_read_retry_under_the_lock_of_the_callback_decides() {
         space.invalidate_start(range(0x1000, 0x2000)).end();
         assert!(lock(&table).is_empty());
         probe.quiet();
+    });
+}
+
+/// Settled, and not come to yet: the checks of a build with diagnostics do not make it wait.
+#[test]
+fn c3_1_a_settled_read_in_the_callback_of_an_earlier_one_does_not_wait_for_its_own_thread() {
+    within(|| {
+        let space = AddressSpace::new();
+        let later = Arc::new(space.insert(range(8, 16), |_: &Invalidation| Answer::Done).unwrap());
+        later.read_begin();
+        let (read, reads) = (later.clone(), Arc::new(AtomicU64::new(0)));
+        let counted = reads.clone();
+        let callback = move |_: &Invalidation| {
+            read.read_begin();
+            counted.fetch_add(1, Ordering::Relaxed);
+            Answer::Done
+        };
+        let _earlier = space.insert(range(0, 8), callback).unwrap();
+        space.invalidate(range(0, 16), || {});
+        assert_eq!(reads.load(Ordering::Relaxed), 1);
+    });
+}
+
+/// The same for a fault of a mirror, of the whole range and of a part.
+#[test]
+fn c3_1_a_settled_fault_in_the_callback_of_an_earlier_one_is_not_contended() {
+    within(|| {
+        let space = AddressSpace::new();
+        let later = Arc::new(Mirror::new(&space, range(8, 16), None::<u64>).unwrap());
+        let fault = |mirror: &Mirror<_>, part| {
+            let once = Attempts::UNBOUNDED.within(Duration::from_millis(20));
+            mirror.fault_within(part, once, |_| Ok::<_, ()>(1), |table, value| *table = Some(value))
+        };
+        fault(&later, range(8, 16)).unwrap();
+        let (mirror, faults) = (later.clone(), Arc::new(Mutex::new(Vec::new())));
+        let noted = faults.clone();
+        let callback = move |_: &Invalidation| {
+            lock(&noted).extend([range(8, 16), range(9, 10)].map(|part| fault(&mirror, part)));
+            Answer::Done
+        };
+        let _earlier = space.insert(range(0, 8), callback).unwrap();
+        space.invalidate(range(0, 16), || {});
+        assert_eq!(*lock(&faults), [Ok(()), Ok(())]);
+        assert_eq!(later.with(|table| *table), None);
     });
 }

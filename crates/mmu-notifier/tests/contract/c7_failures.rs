@@ -2,11 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 
 use mmu_notifier::{AddressSpace, Range, synchronize};
 
 use super::harness::{Recorder, background, range, wait_until, within};
-use super::probe::{Listed, Manner, Probe, insert, register};
+use super::probe::{Listed, Manner, Probe, insert, register, slot, take};
 
 fn panics<R>(call: impl FnOnce() -> R) -> bool {
     catch_unwind(AssertUnwindSafe(call)).is_err()
@@ -167,6 +168,28 @@ fn c7_2_a_panic_in_a_flush_goes_on_after_the_same_ones_end() {
         assert!(catch_unwind(AssertUnwindSafe(|| active.end())).is_err());
         log.expect(&["N2 range", "N2 end", "N1 range", "N1 end"]);
         probe.quiet();
+    });
+}
+
+#[test]
+fn c4_2_c7_2_a_panic_in_a_flush_does_not_keep_the_end_from_one_that_is_leaving() {
+    within(|| {
+        let log = Recorder::new();
+        let space = AddressSpace::new();
+        let (listed, probe) = register(&space, "N", &log);
+        let active = space.invalidate_start_owned(range(1, 2));
+        let gone = slot(listed);
+        let (leaving, left) = channel();
+        probe.once("range", move || {
+            let listed = take(&gone).expect("the registration");
+            let unregister = background(move || listed.unregister());
+            unregister.assert_waits("the walk is at it");
+            leaving.send(unregister).expect("the test listens");
+            panic!("a flush fails");
+        });
+        assert!(panics(|| active.end()));
+        left.recv().expect("the unregister").join();
+        log.expect(&["N start", "N range", "N release", "N end"]);
     });
 }
 
