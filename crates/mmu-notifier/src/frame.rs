@@ -8,6 +8,7 @@
 #![expect(unsafe_code, reason = "frames are linked on the stack")]
 
 use core::cell::Cell;
+use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
 use crate::address::Range;
@@ -41,12 +42,13 @@ pub(crate) struct Frame {
     kind: Cell<Kind>,
     outer: Cell<*const Frame>,
     exit_due: Cell<bool>,
-    /// The interval whose callback runs, or ran last.
+    /// The interval whose callback runs, or ran last, until all passes are made; null once memory was given back that
+    /// this call may have found.
     hit: Cell<*const Node>,
+    /// Start and order of the interval that was hit then.
+    reached: Cell<MaybeUninit<(u64, u64)>>,
     /// Whether an interval waits for its second pass.
     has_begun: Cell<bool>,
-    /// Whether memory of an interval that this call may have found is its user's again.
-    given_back: Cell<bool>,
 }
 
 /// Where a call stands.
@@ -71,8 +73,8 @@ impl Frame {
             outer: Cell::new(ptr::null()),
             exit_due: Cell::new(false),
             hit: Cell::new(ptr::null()),
+            reached: Cell::new(MaybeUninit::uninit()),
             has_begun: Cell::new(false),
-            given_back: Cell::new(false),
         }
     }
 
@@ -106,10 +108,28 @@ impl Frame {
         self.has_begun.set(true);
     }
 
-    /// Says whether what was found may lead to memory that was given back since the last look.
+    /// Start and order of the interval that was hit last, if memory was given back in its callback that this call may have
+    /// found.
     #[inline(always)]
-    pub(crate) fn take_given_back(&self) -> bool {
-        self.given_back.get() && self.given_back.replace(false)
+    pub(crate) fn reached(&self) -> Option<(u64, u64)> {
+        // SAFETY: it is written before the hit is taken away.
+        self.hit.get().is_null().then(|| unsafe { self.reached.get().assume_init() })
+    }
+
+    /// Notes that all passes are made: no interval is needed any more.
+    pub(crate) fn end_passes(&self) {
+        self.hit.set(ptr::null());
+        self.has_begun.set(false);
+    }
+
+    /// Takes note that memory is given back which this call may have found.
+    fn give_back(&self) {
+        // SAFETY: until its passes are made, the start that hit it is in phase calling (I6); and this thread did not give
+        // it back before: then it would be null.
+        if let Some(hit) = unsafe { self.hit.get().as_ref() } {
+            self.reached.set(MaybeUninit::new((hit.bounds().0, hit.order())));
+            self.hit.set(ptr::null());
+        }
     }
 
     fn calls_intervals(&self) -> bool {
@@ -124,8 +144,7 @@ impl Frame {
     fn needs(&self, node: &Node) -> bool {
         let (first, last) = node.bounds();
         let range = Range::from_bounds(first, last);
-        self.calls_intervals()
-            && (ptr::eq(self.hit.get(), node) || self.has_begun.get() && self.overlaps(range))
+        ptr::eq(self.hit.get(), node) || self.has_begun.get() && self.overlaps(range)
     }
 
     fn parts(&self) -> &[Part] {
@@ -226,8 +245,8 @@ pub(crate) fn is_calling_in(id: u64, range: Range) -> bool {
 pub(crate) fn give_back(id: u64, node: &Node) -> bool {
     let mut is_needed = false;
     find_frame(id, |frame| -> Option<()> {
-        frame.given_back.set(true);
         is_needed |= frame.needs(node);
+        frame.give_back();
         None
     });
     is_needed

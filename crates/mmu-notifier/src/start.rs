@@ -163,6 +163,7 @@ impl<'c> Calls<'c> {
         let begun = pass.is_some();
         if let Some(pass) = pass {
             pass.finish_all(parts);
+            frame.end_passes();
             outcome.failure = pass.failure.take();
             if outcome.failure.is_some() {
                 return self.each(parts, &mut outcome.late, Claim::abandon);
@@ -280,6 +281,7 @@ pub(crate) fn release(space: &Space, subscriptions: &Subscriptions, invalidation
         let link = frame.link(context);
         pass.begin_all(parts, &frame);
         pass.finish_all(parts);
+        frame.end_passes();
         outcome.failure = pass.failure.take();
         calls.each(parts, &mut outcome.late, Claim::abandon);
         drop(link);

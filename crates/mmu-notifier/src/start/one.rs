@@ -255,6 +255,7 @@ impl Calls<'_> {
     /// Tells those who wait for a start that hit somebody.
     #[cold]
     fn ring_found(&self, called: u64, post: Option<&Post>, (frame, link): (&Frame, Link<'_>)) -> Conclusion {
+        frame.end_passes();
         let outcome = Outcome { failure: None, late: self.subscriptions.ring(post) };
         drop(link);
         Conclusion { outcome: ManuallyDrop::new(outcome), called, exit_due: frame.is_exit_due() }

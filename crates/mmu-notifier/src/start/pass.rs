@@ -227,10 +227,8 @@ impl<'p> Pass<'p> {
                     }
                 }
             }
-            if frame.take_given_back() {
-                // SAFETY: nobody gives back memory in a callback of its own.
-                let hit = unsafe { node.as_ref() };
-                return Came::To((hit.bounds().0, hit.order()));
+            if let Some(reached) = frame.reached() {
+                return Came::To(reached);
             }
         }
         Came::Through
