@@ -1,6 +1,6 @@
 //! Walks: the calls of the list, each within a section of its own (clauses C4.5, C4.6 and C5).
 //!
-//! A [start](self::start) notes the number up to which it called; its [end](self::end) calls the same, less who left.
+//! A start notes the number up to which it called ([`StartWalk`]); its end calls the same, less who left ([`EndWalk`]).
 
 #![expect(unsafe_code, reason = "nodes are called through raw pointers")]
 
