@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -366,8 +367,14 @@ impl Removing {
     }
 
     fn word(interval: NonNull<Interval>) -> &'static AtomicU64 {
-        // SAFETY: the intervals of these tests are leaked.
+        // SAFETY: these tests use it before they free the interval.
         &unsafe { &*interval.as_ptr() }.word
+    }
+
+    /// Frees what is removed, whatever was written over it.
+    fn free(interval: NonNull<Interval>) {
+        // SAFETY: made by `make`, and in no space; what is not initialised is not dropped.
+        drop(unsafe { Box::from_raw(interval.as_ptr().cast::<MaybeUninit<Interval>>()) });
     }
 
     fn calls(interval: NonNull<Interval>) -> u64 {
@@ -404,9 +411,7 @@ impl IntervalOps for Removing {
 /// Three intervals, of which the first removes the second when it is called: `start` invalidates all of them.
 fn remove_in_anothers_callback(start: impl FnOnce(&AddressSpace)) {
     let space = AddressSpace::new();
-    for byte in 100..120 {
-        Removing::make(&space, byte);
-    }
+    let others: Vec<_> = (100..120).map(|byte| Removing::make(&space, byte)).collect();
     let [first, second, third] = [1, 2, 3].map(|byte| Removing::make(&space, byte));
     Removing::word(first).store(second.as_ptr().expose_provenance() as u64, Ordering::Relaxed);
     let before = diagnostics::findings();
@@ -417,8 +422,12 @@ fn remove_in_anothers_callback(start: impl FnOnce(&AddressSpace)) {
         "each once, and the removed one not"
     );
     assert_eq!(diagnostics::findings(), before, "it is allowed");
-    // SAFETY: it was inserted, and this is no callback.
-    [first, third].into_iter().for_each(|interval| unsafe { Interval::remove(interval) });
+    for interval in others.into_iter().chain([first, third]) {
+        // SAFETY: it was inserted, and this is no callback.
+        unsafe { Interval::remove(interval) };
+        Removing::free(interval);
+    }
+    Removing::free(second);
 }
 
 #[test]
@@ -443,8 +452,8 @@ fn c3_7_who_is_removed_in_the_callback_of_an_earlier_range_is_not_looked_at_agai
 fn c3_7_a_remove_of_one_that_stands_between_its_passes_is_diagnosed() {
     let _alone = alone();
     let space = AddressSpace::new();
-    let (_, between) = make();
-    // SAFETY: the device is leaked.
+    let (between_in, between) = make();
+    // SAFETY: the device stays where it is until it was removed.
     unsafe { Interval::insert(between, &space, Range::from_len(1u64, 1).unwrap(), Options::new()) }.unwrap();
     let remover = Removing::make(&space, 2);
     Removing::word(remover).store(between.as_ptr().expose_provenance() as u64, Ordering::Relaxed);
@@ -454,6 +463,9 @@ fn c3_7_a_remove_of_one_that_stands_between_its_passes_is_diagnosed() {
     assert_eq!(device(between).hits.load(Ordering::Relaxed), 1);
     // SAFETY: it was inserted, and this is no callback.
     unsafe { Interval::remove(remover) };
+    Removing::free(remover);
+    // SAFETY: made by make, and removed.
+    drop(unsafe { Box::from_raw(between_in.as_ptr()) });
 }
 
 #[test]
@@ -467,4 +479,5 @@ fn c3_7_a_remove_in_its_own_callback_is_diagnosed() {
     assert_eq!((Removing::calls(interval), diagnostics::findings()), (1, before + 1));
     space.invalidate(Range::ALL, || {});
     assert_eq!(Removing::calls(interval), 1);
+    Removing::free(interval);
 }
