@@ -112,21 +112,17 @@ impl Book {
         }
     }
 
-    /// Another free record of this thread than the one that it used last in this space.
-    #[inline]
-    pub(crate) fn sibling(&self, context: Option<&Context>) -> Option<&Hazard> {
-        self.free_sibling(context?)
-    }
-
     #[inline(always)]
     fn last_used(&self, context: &Context) -> Option<&Hazard> {
         // SAFETY: a record remembered for the id of this book is one of its hazards.
         context.remembered(self.id).map(|own| unsafe { &*own })
     }
 
-    /// Another one of the same ring that is free, for a call within a call. It is looked at first from then on.
+    /// Another free record of this thread than the one that it used last in this space, for a call within a call. It is
+    /// looked at first from then on.
     #[inline(never)]
-    fn free_sibling(&self, context: &Context) -> Option<&Hazard> {
+    pub(crate) fn sibling(&self, context: Option<&Context>) -> Option<&Hazard> {
+        let context = context?;
         let own = self.last_used(context)?;
         let free = own.siblings().find(|hazard| hazard.free_identity().is_some())?;
         context.remember(self.id, free);
@@ -307,12 +303,6 @@ impl Book {
         self.reserve.recount();
     }
 
-    /// Does what a fork leaves of another thread that was adding a slab: counted, and not linked.
-    #[cfg(all(test, not(any(loom, shuttle))))]
-    pub(crate) fn count_a_slab_that_is_not_linked(&self) {
-        self.reserve.count_one_slab_more();
-    }
-
     #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) fn use_up_generations(&self) {
         use super::{GENERATION_ONE, GENERATIONS};
@@ -346,7 +336,7 @@ mod tests {
     fn c7_3_c7_4_a_slab_that_a_thread_was_adding_at_the_fork_is_not_counted_in_the_child() {
         let book = Book::new(1);
         assert!(book.refill(0));
-        book.count_a_slab_that_is_not_linked();
+        book.reserve.count_a_slab_that_is_not_linked();
         // What the child does.
         book.keep_only(|_| false, None, (0, 0, 0));
         // Each insert of the child sets room aside, and each new thread's first start takes some.

@@ -119,8 +119,9 @@ impl Reserve {
         }
     }
 
+    /// Does what a fork leaves of another thread that was adding a slab.
     #[cfg(all(test, not(any(loom, shuttle))))]
-    pub(super) fn count_one_slab_more(&self) {
+    pub(super) fn count_a_slab_that_is_not_linked(&self) {
         self.spare.fetch_add(RESERVE as u32, Ordering::Relaxed);
     }
 

@@ -3,10 +3,10 @@
 //! Leaves and inner pages have one form: up to 32 entries of (key, maximum, item), and a bitmap of those that
 //! are there. In a leaf an entry is a subscription: first byte, last byte, node. Its entries stand in the order
 //! in which they came and never move; a slot is used once in a page's life; [`order`](super::order) tells which
-//! comes before which. In an inner page an entry is a child: its separator (no start below the child is smaller), its maximum
-//! (no last byte below it is higher), and the page.
-//! Separators ascend and never change; the first of a page is 0, as whoever comes to the page belongs below it. Keys of slots that are not used are `u64::MAX`. The item of a child that is not there is
-//! null: a search that has only one way to go takes it by the child's number, and waits for no bits.
+//! comes before which. In an inner page an entry is a child: its separator (no start below the child is smaller), its
+//! maximum (no last byte below it is higher), and the page. Separators ascend and never change; the first of a page is 0,
+//! as whoever comes to the page belongs below it. Keys of slots that are not used are `u64::MAX`. The item of a child that
+//! is not there is null: a search that has only one way to go takes it by the child's number, and waits for no bits.
 //!
 //! Bit *i* of `overhang` says that something below child *i* reaches the next separator: only then can the
 //! child matter to a query that begins behind that separator. Without long intervals no search reads a maximum, and
@@ -33,9 +33,9 @@ pub(crate) const BATCH: usize = if cfg!(any(loom, shuttle)) { 1 } else { 128 };
 /// A leaf or an inner page.
 ///
 /// # Invariants
-/// `level` and, in an inner page, `used` and `key` do not change while the page can be found. In an inner page the item of a slot
-/// without a live bit is null, or a child that is just being linked or unlinked. Cells belong to the writer; `top` of a
-/// linked page is what its parent has as its maximum.
+/// `level` and, in an inner page, `used` and `key` do not change while the page can be found. In an inner page the item of a
+/// slot without a live bit is null, or a child that is just being linked or unlinked. Cells belong to the writer; `top` of
+/// a linked page is what its parent has as its maximum.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Page {

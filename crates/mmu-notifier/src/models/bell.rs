@@ -24,18 +24,16 @@ fn no_wake_up_is_lost() {
 }
 
 fn one_waiter() {
-    {
-        let (bell, changed) = (Arc::new(Bell::new()), Arc::new(AtomicU64::new(0)));
-        let (there, change) = (bell.clone(), changed.clone());
-        let thread = thread::spawn(move || {
-            change.store(1, Ordering::Release);
-            if there.is_heard() {
-                there.ring();
-            }
-        });
-        assert!(bell.wait_until(None, || changed.load(Ordering::Acquire) == 1));
-        thread.join().unwrap();
-    }
+    let (bell, changed) = (Arc::new(Bell::new()), Arc::new(AtomicU64::new(0)));
+    let (there, change) = (bell.clone(), changed.clone());
+    let thread = thread::spawn(move || {
+        change.store(1, Ordering::Release);
+        if there.is_heard() {
+            there.ring();
+        }
+    });
+    assert!(bell.wait_until(None, || changed.load(Ordering::Acquire) == 1));
+    thread.join().unwrap();
 }
 
 #[test]

@@ -46,30 +46,6 @@ impl Mixture {
         };
         Range::from_first_last(begin.min(end), begin.max(end)).unwrap()
     }
-
-    /// Grows to about `most`, shrinks, and grows again; all along searches find what a plain list does.
-    fn run(&self, fixture: &mut Fixture, most: u64) {
-        for step in 0..5 * most {
-            let grows = (step / (2 * most)) % 2 == 0;
-            if fixture.nodes.is_empty() || fixture.random.below(10) < if grows { 8 } else { 1 } {
-                let range = self.range(fixture);
-                fixture.insert(range);
-            } else {
-                let at = fixture.random.below(fixture.nodes.len() as u64) as usize;
-                fixture.remove(at);
-            }
-            let range = self.range(fixture);
-            fixture.check(range);
-            if step % 64 == 0 {
-                for edge in EDGES {
-                    let bounds = [(edge, edge), (0, edge), (edge, u64::MAX)];
-                    for (first, last) in bounds {
-                        fixture.check(Range::from_first_last(first, last).unwrap());
-                    }
-                }
-            }
-        }
-    }
 }
 
 #[test]
@@ -77,10 +53,16 @@ fn ranges_that_lie_where_searches_decide() {
     for seed in 1..3 {
         for mixture in MIXTURES {
             for most in [40, 300] {
-                mixture.run(&mut Fixture::new(seed + most), most);
                 let mut plain = Fixture::new(seed + most);
                 plain.index.compare = Compare::Scalar(Scalar);
-                mixture.run(&mut plain, most);
+                for fixture in [&mut Fixture::new(seed + most), &mut plain] {
+                    churn(fixture, 5 * most, most, |fixture| mixture.range(fixture));
+                    for edge in EDGES {
+                        for (first, last) in [(edge, edge), (0, edge), (edge, u64::MAX)] {
+                            fixture.check(Range::from_first_last(first, last).unwrap());
+                        }
+                    }
+                }
             }
         }
     }

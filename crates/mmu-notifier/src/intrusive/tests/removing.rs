@@ -2,6 +2,7 @@
 
 use core::mem::MaybeUninit;
 use core::sync::atomic::AtomicU64;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
 use crate::batch::Batch;
@@ -14,7 +15,15 @@ const CALLED: u64 = 1 << 48;
 impl Removing {
     fn make(space: &AddressSpace, byte: u64) -> NonNull<Interval> {
         static REMOVING: IntervalCallbacks = IntervalCallbacks::of::<Removing>();
-        let interval = NonNull::from(Box::leak(Box::new(Interval::new(&REMOVING))));
+        Self::make_with(&REMOVING, space, byte)
+    }
+
+    fn make_with(
+        callbacks: &'static IntervalCallbacks,
+        space: &AddressSpace,
+        byte: u64,
+    ) -> NonNull<Interval> {
+        let interval = NonNull::from(Box::leak(Box::new(Interval::new(callbacks))));
         let range = Range::from_len(byte, 1).unwrap();
         // SAFETY: it stays where it is until it was removed.
         unsafe { Interval::insert(interval, space, range, Options::new()) }.unwrap();
@@ -65,12 +74,17 @@ impl IntervalOps for Removing {
 
 /// Three intervals, of which the first removes the second when it is called: `start` invalidates all of them.
 fn remove_in_anothers_callback(start: impl FnOnce(&AddressSpace)) {
+    remove_in_anothers_callback_of(|space, _| start(space));
+}
+
+/// The same; `start` gets the first, too, whose word names the second.
+fn remove_in_anothers_callback_of(start: impl FnOnce(&AddressSpace, NonNull<Interval>)) {
     let space = AddressSpace::new();
     let others: Vec<_> = (100..120).map(|byte| Removing::make(&space, byte)).collect();
     let [first, second, third] = [1, 2, 3].map(|byte| Removing::make(&space, byte));
     Removing::word(first).store(second.as_ptr().expose_provenance() as u64, Ordering::Relaxed);
     let before = diagnostics::findings();
-    start(&space);
+    start(&space, first);
     assert_eq!(
         (Removing::calls(first), Removing::calls(third)),
         (1, 1),
@@ -100,6 +114,65 @@ fn c3_7_who_is_removed_in_the_callback_of_an_earlier_range_is_not_looked_at_agai
             batch.push(Range::from_len(byte, 1).unwrap()).unwrap();
         }
         batch.start().end();
+    });
+}
+
+/// The same, and then refuses, or panics.
+struct Failing<const PANICS: bool>;
+
+impl<const PANICS: bool> IntervalOps for Failing<PANICS> {
+    unsafe fn invalidate(interval: NonNull<Interval>, what: &Invalidation, seq: Sequence) -> Answer {
+        // SAFETY: as promised by the caller.
+        let _ = unsafe { Removing::invalidate(interval, what, seq) };
+        assert!(!PANICS, "a callback panics");
+        Answer::Refused
+    }
+
+    unsafe fn finish(_: NonNull<Interval>, _: &Invalidation) {}
+}
+
+#[test]
+fn c3_7_c7_2_a_start_that_fails_does_not_look_again_at_who_was_removed() {
+    static REFUSING: IntervalCallbacks = IntervalCallbacks::of::<Failing<false>>();
+    static PANICKING: IntervalCallbacks = IntervalCallbacks::of::<Failing<true>>();
+    for (callbacks, panics) in [(&REFUSING, false), (&PANICKING, true)] {
+        let space = AddressSpace::new();
+        let others: Vec<_> = (100..120).map(|byte| Removing::make(&space, byte)).collect();
+        let first = Removing::make_with(callbacks, &space, 1);
+        let [second, third] = [2, 3].map(|byte| Removing::make(&space, byte));
+        Removing::word(first).store(second.as_ptr().expose_provenance() as u64, Ordering::Relaxed);
+        let range = Range::from_len(1u64, 3).unwrap();
+        let start = AssertUnwindSafe(|| space.try_invalidate(range, || {}).is_err());
+        assert_eq!(catch_unwind(start).ok(), (!panics).then_some(true));
+        assert_eq!((Removing::calls(first), Removing::calls(third), space.stats().active), (1, 0, 0));
+        for interval in others.into_iter().chain([first, third]) {
+            // SAFETY: it was inserted, and this is no callback.
+            unsafe { Interval::remove(interval) };
+            Removing::free(interval);
+        }
+        Removing::free(second);
+    }
+}
+
+#[test]
+fn c3_7_c3_9_who_is_removed_in_a_callback_within_a_callback_is_not_looked_at_again() {
+    let _alone = alone();
+    remove_in_anothers_callback_of(|space, first| {
+        // The start of 1 to 3 calls this, which starts another range; there the remove is made.
+        let (inner, remover) = (space.downgrade(), Removing::make(space, 50));
+        let named = Removing::word(first).swap(0, Ordering::Relaxed);
+        Removing::word(remover).store(named, Ordering::Relaxed);
+        let outer = move |_: &Invalidation| {
+            inner.invalidate(Range::from_len(50u64, 1).unwrap(), || {});
+            Answer::Done
+        };
+        let outer = space.insert(Range::from_len(1u64, 1).unwrap(), outer).unwrap();
+        space.invalidate(Range::from_len(1u64, 3).unwrap(), || {});
+        assert_eq!(Removing::calls(remover), 1);
+        drop(outer);
+        // SAFETY: it was inserted, and this is no callback.
+        unsafe { Interval::remove(remover) };
+        Removing::free(remover);
     });
 }
 
