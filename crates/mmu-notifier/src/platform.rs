@@ -67,8 +67,8 @@ pub(crate) use futex::Futex;
 #[cfg(any(loom, shuttle))]
 pub(crate) use model::Futex;
 pub(crate) use primitives::{
-    catch, has_barriers, heavy_barrier, light_barrier, now, on_fork, prefer_huge_page, resume, settle,
-    with_context,
+    catch, catch_here, has_barriers, heavy_barrier, light_barrier, now, on_fork, prefer_huge_page, resume,
+    settle, with_context,
 };
 
 #[cfg(all(test, loom))]

@@ -72,6 +72,13 @@ struct Calls<'c> {
 }
 
 impl<'c> Calls<'c> {
+    /// Those of a start that is under way on this thread; none if nobody ever watched the space.
+    fn of(space: &'c Space) -> Option<Self> {
+        // SAFETY: it is used in this call alone.
+        let context = unsafe { platform::context() };
+        Some(Calls { space, subscriptions: space.subscriptions()?, context })
+    }
+
     /// Any number of ranges: all are published before the one fence, and leave phase calling together.
     #[inline(never)]
     fn start_several(&self, parts: &mut [Part], started: &mut Started) -> Result<(), StartError> {
@@ -99,13 +106,6 @@ impl<'c> Calls<'c> {
         self.run(parts, section, Some(&mut pass), started)
     }
 
-    /// What a start is to its callbacks.
-    #[inline(always)]
-    fn frame(&self, parts: &[Part], section: Claim<'_>) -> Frame {
-        let kind = kind_of(parts, Kind::Intervals, Kind::IntervalsNonblock);
-        Frame::new(&frame::Place { space: self.subscriptions.id, section, parts }, kind)
-    }
-
     /// Calls the intervals that are hit, if that side has begun, and the list. The walk of the list is a section of
     /// the first range's hazard; without an interval side, of one that was claimed for it and is given back here.
     #[inline(always)]
@@ -119,7 +119,7 @@ impl<'c> Calls<'c> {
         let mut conclusion = {
             let parts = &*parts;
             let _span = trace::calling(self.subscriptions, parts);
-            let frame = self.frame(parts, section);
+            let frame = frame_of(self.subscriptions, parts, section);
             let link = frame.link(self.context);
             if let Some(pass) = &mut pass {
                 pass.begin_all(parts, &frame);
@@ -291,6 +291,13 @@ pub(crate) fn release(space: &Space, subscriptions: &Subscriptions, invalidation
             platform::resume(payload);
         }
     });
+}
+
+/// What a start is to the callbacks of intervals.
+#[inline(always)]
+fn frame_of(subscriptions: &Subscriptions, parts: &[Part], section: Claim<'_>) -> Frame {
+    let kind = kind_of(parts, Kind::Intervals, Kind::IntervalsNonblock);
+    Frame::new(&frame::Place { space: subscriptions.id, section, parts }, kind)
 }
 
 /// The kind of a frame, by whether the invalidation may block: all of its ranges, or none.

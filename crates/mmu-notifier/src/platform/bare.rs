@@ -98,6 +98,10 @@ fn platform() -> &'static dyn Platform {
 pub(crate) type Payload = core::convert::Infallible;
 
 pub(crate) fn catch<R>(callback: impl FnOnce() -> R) -> Result<R, Payload> {
+    catch_here(callback)
+}
+
+pub(crate) fn catch_here<R>(callback: impl FnOnce() -> R) -> Result<R, Payload> {
     Ok(callback())
 }
 

@@ -12,7 +12,9 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32 as StaticU32, Ordering::Relaxed, compiler_fence};
 use std::sync::{Once, OnceLock};
 
-pub(crate) use super::threads::{Payload, catch, give_way, is_panicking, now, resume, spin, with_context};
+pub(crate) use super::threads::{
+    Payload, catch, catch_here, give_way, is_panicking, now, resume, spin, with_context,
+};
 use crate::sync::{AtomicU32, Ordering, full_fence};
 
 /// The most threads that have a number at one time; further ones share records.

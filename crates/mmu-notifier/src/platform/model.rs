@@ -69,6 +69,10 @@ pub(crate) fn with_context<R>(f: impl FnOnce(Option<&Context>) -> R) -> R {
 }
 
 pub(crate) fn catch<R>(callback: impl FnOnce() -> R) -> Result<R, Payload> {
+    catch_here(callback)
+}
+
+pub(crate) fn catch_here<R>(callback: impl FnOnce() -> R) -> Result<R, Payload> {
     Ok(callback())
 }
 

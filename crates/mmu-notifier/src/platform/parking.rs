@@ -5,7 +5,9 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-pub(crate) use super::threads::{Payload, catch, give_way, is_panicking, now, resume, spin, with_context};
+pub(crate) use super::threads::{
+    Payload, catch, catch_here, give_way, is_panicking, now, resume, spin, with_context,
+};
 use crate::sync::{AtomicU32, Ordering, full_fence};
 
 /// How many condition variables the sleepers of all spaces share.

@@ -32,6 +32,12 @@ pub(crate) fn with_context<R>(f: impl FnOnce(Option<&Context>) -> R) -> R {
 #[cfg_attr(panic = "unwind", inline(never))]
 #[cfg_attr(not(panic = "unwind"), inline(always))]
 pub(crate) fn catch<R>(callback: impl FnOnce() -> R) -> Result<R, Payload> {
+    catch_here(callback)
+}
+
+/// The same, inlined, for a function that does nothing else, and is not.
+#[inline(always)]
+pub(crate) fn catch_here<R>(callback: impl FnOnce() -> R) -> Result<R, Payload> {
     catch_unwind(AssertUnwindSafe(callback))
 }
 

@@ -45,7 +45,7 @@ pub(crate) fn end_one(space: &Space, started: &Started, part: Part, ending: Endi
     }
 }
 
-/// The same, inlined, for what [`start_here`](super::start_here) started and left.
+/// The same, inlined, for what [`start_here`](super::start_here) started and left on this thread, in the same call.
 #[cfg_attr(debug_assertions, inline)]
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn end_here(
@@ -55,7 +55,7 @@ pub(crate) fn end_here(
     details: Details,
     left: Option<&Left>,
 ) {
-    if trace::ENABLED || !held.end_alone(subscriptions) {
+    if trace::ENABLED || !held.end_active(subscriptions) {
         end_left(space, held, details, left);
     }
 }

@@ -8,6 +8,7 @@
 use core::mem::ManuallyDrop;
 use core::slice;
 
+use super::one::conclude_one;
 use super::part::{Held, Left, Part, Started};
 use super::{Calls, Conclusion, Ending, Failure, Outcome, kind_of};
 use crate::frame::{self, Frame, Kind, Link};
@@ -43,7 +44,7 @@ pub(super) fn start_listed(space: &Space, left: &mut Left, hazard: &Hazard) -> H
     if heard.is_err() || frame.is_exit_due() || section.leave_section().is_some() {
         let calls = Calls { space, subscriptions, context };
         let conclusion = calls.leave_listed(&walk, heard, section, (&frame, link));
-        return calls.conclude_one(left, conclusion);
+        return Held::NOTHING.unless_refused(conclude_one(space, left, conclusion));
     }
     drop(link);
     section.give_back();

@@ -13,7 +13,7 @@ use core::slice;
 
 use super::listed::start_listed;
 use super::pass::{self, Pass};
-use super::{Calls, Conclusion, Held, Left, Outcome, Part, StartError, Started};
+use super::{Calls, Conclusion, Held, Left, Outcome, Part, StartError, Started, frame_of};
 use crate::address::Range;
 use crate::diagnostics;
 use crate::frame::{Frame, Link};
@@ -109,13 +109,18 @@ fn start_at<'r>(
     let held = Held::new(Claim::One(hazard), identity);
     let part = || Part { invalidation: Invalidation::join(range, owner, details), held };
     if let Found::One(node) = found {
-        return Left::fill(room, part(), |left| run_one(space, left, node, limit));
+        let of = (space, subscriptions);
+        return Left::fill(room, part(), move |left| {
+            held.unless_refused(hit_one(of, hazard, left, node, limit))
+        });
     }
     if !matches!(found, Found::Nobody) || subscriptions.list.count() != 0 {
-        return Left::fill(room, part(), |left| run_found(space, left, limit, found));
+        return Left::fill(room, part(), move |left| {
+            held.unless_refused(hit_several(space, left, limit, found))
+        });
     }
     if let Some(post) = Claim::One(hazard).activate(identity) {
-        return Left::fill(room, part(), |left| ring(space, left, post));
+        return Left::fill(room, part(), move |left| held.unless_refused(ring(space, left, post)));
     }
     if trace::ENABLED {
         trace::started(subscriptions, slice::from_ref(&part()), 0);
@@ -124,12 +129,11 @@ fn start_at<'r>(
 }
 
 /// The way of one range where no hazard is at hand.
+#[cold]
 #[inline(never)]
 fn start_elsewhere(space: &Space, left: &mut Left) -> Held {
-    let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
-    // SAFETY: it is used in this call alone.
-    let context = unsafe { platform::context() };
-    let calls = Calls { space, subscriptions, context };
+    let Some(calls) = Calls::of(space) else { return Held::NOTHING };
+    let Calls { subscriptions, context, .. } = calls;
     let (range, owner, details) = left.part.invalidation.split();
     if !subscriptions.index.is_open() {
         return calls.run_slowly(left);
@@ -141,140 +145,168 @@ fn start_elsewhere(space: &Space, left: &mut Left) -> Held {
     let (hazard, mut room) = ((hazard, hazard.next_identity()), MaybeUninit::uninit());
     let (held, found) = start_at(space, subscriptions, hazard, range, owner, details, &mut room);
     left.started = found.map_or_else(Started::unheard, Left::started);
+    left.part.held = held;
     held
 }
 
-/// Tells those who wait for a start that has hit nobody.
+/// [`run_one`], said to be cold, so that the way of what hits nobody is laid out as one piece.
 #[cold]
 #[inline(never)]
-fn ring(space: &Space, left: &mut Left, post: &Post) -> Held {
-    let Some(subscriptions) = space.subscriptions() else { return left.part.held };
-    // SAFETY: it is used in this call alone.
-    let calls = Calls { space, subscriptions, context: unsafe { platform::context() } };
-    let outcome = Outcome { failure: None, late: subscriptions.ring(Some(post)) };
-    calls.conclude_one(left, Conclusion { outcome: ManuallyDrop::new(outcome), called: 0, exit_due: false })
+fn hit_one(
+    of: (&Space, &Subscriptions),
+    hazard: &Hazard,
+    left: &mut Left,
+    node: NonNull<Node>,
+    limit: u64,
+) -> Result<(), StartError> {
+    run_one(of, hazard, left, node, limit)
 }
 
-/// The way of one range that is published and hits one. Nothing is in memory but what callbacks may look at.
+/// [`run_several`], in the same way.
+#[cold]
 #[inline(never)]
-fn run_one(space: &Space, left: &mut Left, node: NonNull<Node>, limit: u64) -> Held {
-    let Left { part, started } = left;
-    let (part, Some(subscriptions)) = (&*part, space.subscriptions()) else { return part.held };
-    // SAFETY: it is used in this call alone.
-    let context = unsafe { platform::context() };
-    let calls = Calls { space, subscriptions, context };
-    let Some(claim @ Claim::One(_)) = part.claim(subscriptions) else { return part.held };
+fn hit_several(space: &Space, left: &mut Left, limit: u64, found: Found) -> Result<(), StartError> {
+    run_several(space, left, limit, found)
+}
+
+/// The way of one range that is published and hits one. Nothing is in memory but what callbacks may look at: what it takes
+/// besides is made where there is more to it.
+#[inline(never)]
+fn run_one(
+    (space, subscriptions): (&Space, &Subscriptions),
+    hazard: &Hazard,
+    left: &mut Left,
+    node: NonNull<Node>,
+    limit: u64,
+) -> Result<(), StartError> {
+    let Left { part, started } = &mut *left;
+    let (part, claim) = (&*part, Claim::One(hazard));
     claim.unpin();
     let _span = trace::calling(subscriptions, slice::from_ref(part));
-    let frame = calls.frame(slice::from_ref(part), claim);
+    let frame = frame_of(subscriptions, slice::from_ref(part), claim);
     frame.set_hit(node);
-    let link = frame.link(context);
-    let mut answer = None;
-    let said = &mut answer;
-    let result = platform::catch(move || *said = pass::call(node, part, (part.owner(), limit), || ()));
-    let conclusion =
-        if result.is_ok() && matches!(answer, None | Some(Answer::Done)) && subscriptions.list.count() == 0 {
-            match calls.activate_found(part, claim, u64::from(answer.is_some()), (&frame, link)) {
-                None => {
-                    *started = Started::unheard();
-                    return part.held;
-                }
-                Some(conclusion) => conclusion,
-            }
-        } else {
-            calls.go_on_behind(part, (node, result.map(|()| answer)), limit, (&frame, link), started)
-        };
-    calls.conclude_one(left, conclusion)
+    // SAFETY: it is used in this call alone.
+    let link = frame.link(unsafe { platform::context() });
+    // Empty unless there is more to it; its drop would have to find that out.
+    let mut panic = ManuallyDrop::new(None);
+    let answer = pass::call_one(node, part, limit, &mut panic);
+    let conclusion = if matches!(answer, None | Some(Answer::Done)) && subscriptions.list.count() == 0 {
+        let called = u64::from(answer.is_some());
+        match activate_found((space, subscriptions), part, claim, called, (&frame, link)) {
+            None => return Ok(()),
+            Some(conclusion) => conclusion,
+        }
+    } else {
+        let answer = ManuallyDrop::into_inner(panic).map_or(Ok(answer), Err);
+        go_on_behind(space, part, (node, answer), limit, (&frame, link), started)
+    };
+    conclude_one(space, left, conclusion)
 }
 
 /// The way of one range that is published, and hits several or is heard by the list.
 #[inline(never)]
-fn run_found(space: &Space, left: &mut Left, limit: u64, found: Found) -> Held {
-    let Left { part, started } = left;
-    let (part, Some(subscriptions)) = (&*part, space.subscriptions()) else { return part.held };
-    // SAFETY: it is used in this call alone.
-    let context = unsafe { platform::context() };
-    let calls = Calls { space, subscriptions, context };
-    let Some(claim @ Claim::One(_)) = part.claim(subscriptions) else { return part.held };
+fn run_several(space: &Space, left: &mut Left, limit: u64, found: Found) -> Result<(), StartError> {
+    let Left { part, started } = &mut *left;
+    let (part, Some(calls)) = (&*part, Calls::of(space)) else { return Ok(()) };
+    let Calls { subscriptions, context, .. } = calls;
+    let Some(claim @ Claim::One(_)) = part.claim(subscriptions) else { return Ok(()) };
     let mut batch = Batch::new();
     let complete = subscriptions.index.collect(found, part.invalidation.range().bounds(), &mut batch);
     claim.unpin();
     let _span = trace::calling(subscriptions, slice::from_ref(part));
     let mut pass = Pass::new(subscriptions, limit, &mut batch, complete);
-    let frame = calls.frame(slice::from_ref(part), claim);
+    let frame = frame_of(subscriptions, slice::from_ref(part), claim);
     let link = frame.link(context);
     pass.begin_one(part, &frame);
     let conclusion = if pass.is_over() && subscriptions.list.count() == 0 {
-        match calls.activate_found(part, claim, pass.called, (&frame, link)) {
-            None => {
-                *started = Started::unheard();
-                return part.held;
-            }
+        match activate_found((space, subscriptions), part, claim, pass.called, (&frame, link)) {
+            None => return Ok(()),
             Some(conclusion) => conclusion,
         }
     } else {
         calls.go_on_found(part, &mut pass, (&frame, link), started)
     };
-    calls.conclude_one(left, conclusion)
+    conclude_one(space, left, conclusion)
+}
+
+/// Goes on behind the first pass over the only one that is hit, where there is more to it.
+#[inline(never)]
+fn go_on_behind(
+    space: &Space,
+    part: &Part,
+    (node, answer): (NonNull<Node>, Result<Option<Answer>, Payload>),
+    limit: u64,
+    framed: (&Frame, Link<'_>),
+    started: &mut Started,
+) -> Conclusion {
+    let calls = Calls::of(space).expect("somebody was hit there");
+    let mut batch = Batch::new();
+    let mut pass = Pass::new(calls.subscriptions, limit, &mut batch, true);
+    pass.begin_behind(node, part, answer);
+    calls.go_on_found(part, &mut pass, framed, started)
+}
+
+/// Ends the passes of a start behind which no list hears of it; none if nothing else is left of it.
+#[inline(always)]
+fn activate_found(
+    (space, subscriptions): (&Space, &Subscriptions),
+    part: &Part,
+    claim: Claim<'_>,
+    called: u64,
+    (frame, link): (&Frame, Link<'_>),
+) -> Option<Conclusion> {
+    claim.count(called);
+    let post = claim.activate(part.identity());
+    if post.is_some() || frame.is_exit_due() {
+        return Some(ring_found(space, called, post, (frame, link)));
+    }
+    drop(link);
+    trace::started(subscriptions, slice::from_ref(part), called);
+    None
+}
+
+/// Tells those who wait for a start that hit somebody.
+#[cold]
+#[inline(never)]
+fn ring_found(
+    space: &Space,
+    called: u64,
+    post: Option<&Post>,
+    (frame, link): (&Frame, Link<'_>),
+) -> Conclusion {
+    frame.end_passes();
+    let late = space.subscriptions().and_then(|subscriptions| subscriptions.ring(post));
+    drop(link);
+    let outcome = ManuallyDrop::new(Outcome { failure: None, late });
+    Conclusion { outcome, called, exit_due: frame.is_exit_due() }
+}
+
+/// Tells those who wait for a start that hit nobody.
+#[cold]
+#[inline(never)]
+fn ring(space: &Space, left: &mut Left, post: &Post) -> Result<(), StartError> {
+    let late = space.subscriptions().and_then(|subscriptions| subscriptions.ring(Some(post)));
+    let outcome = ManuallyDrop::new(Outcome { failure: None, late });
+    conclude_one(space, left, Conclusion { outcome, called: 0, exit_due: false })
+}
+
+/// Does what is left of the start of one range.
+#[inline(never)]
+pub(super) fn conclude_one(
+    space: &Space,
+    left: &mut Left,
+    mut conclusion: Conclusion,
+) -> Result<(), StartError> {
+    let Some(calls) = Calls::of(space) else { return Ok(()) };
+    calls.conclude(slice::from_mut(&mut left.part), &mut left.started, &mut conclusion)
 }
 
 impl Calls<'_> {
-    /// Does what is left of the start of one range, and gives what is held then.
-    pub(super) fn conclude_one(&self, left: &mut Left, mut conclusion: Conclusion) -> Held {
-        let Left { part, started } = left;
-        let result = self.conclude(slice::from_mut(part), started, &mut conclusion);
-        part.held.unless_refused(result)
-    }
-
     /// The way of one range for which there is no hazard, or none is at hand.
     #[inline(never)]
     fn run_slowly(&self, Left { part, started }: &mut Left) -> Held {
         let result = self.start_several(slice::from_mut(part), started);
         part.held.unless_refused(result)
-    }
-
-    /// Ends a start that hit somebody, and has made all passes; none if nothing is left of it.
-    #[inline(always)]
-    fn activate_found(
-        &self,
-        part: &Part,
-        claim: Claim<'_>,
-        called: u64,
-        (frame, link): (&Frame, Link<'_>),
-    ) -> Option<Conclusion> {
-        claim.count(called);
-        let post = claim.activate(part.identity());
-        if post.is_some() || frame.is_exit_due() {
-            return Some(self.ring_found(called, post, (frame, link)));
-        }
-        drop(link);
-        trace::started(self.subscriptions, slice::from_ref(part), called);
-        None
-    }
-
-    /// Tells those who wait for a start that hit somebody.
-    #[cold]
-    fn ring_found(&self, called: u64, post: Option<&Post>, (frame, link): (&Frame, Link<'_>)) -> Conclusion {
-        frame.end_passes();
-        let outcome = Outcome { failure: None, late: self.subscriptions.ring(post) };
-        drop(link);
-        Conclusion { outcome: ManuallyDrop::new(outcome), called, exit_due: frame.is_exit_due() }
-    }
-
-    /// Goes on behind the first pass over the only one that is hit, where there is more to it.
-    #[inline(never)]
-    fn go_on_behind(
-        &self,
-        part: &Part,
-        (node, answer): (NonNull<Node>, Result<Option<Answer>, Payload>),
-        limit: u64,
-        framed: (&Frame, Link<'_>),
-        started: &mut Started,
-    ) -> Conclusion {
-        let mut batch = Batch::new();
-        let mut pass = Pass::new(self.subscriptions, limit, &mut batch, true);
-        pass.begin_behind(node, part, answer);
-        self.go_on_found(part, &mut pass, framed, started)
     }
 
     /// Goes on behind first passes, where there is more to it.

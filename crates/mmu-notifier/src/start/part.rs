@@ -58,12 +58,17 @@ impl Held {
         Held { hazard: claim.as_ptr(), identity }
     }
 
+    #[cold]
+    fn refused() -> Self {
+        Held::REFUSED
+    }
+
     /// This, unless the start was refused.
     #[inline]
     pub(super) fn unless_refused(self, result: Result<(), StartError>) -> Self {
         match result {
             Ok(()) => self,
-            Err(StartError::WouldBlock) => Held::REFUSED,
+            Err(StartError::WouldBlock) => Held::refused(),
         }
     }
 
@@ -105,25 +110,32 @@ impl Held {
     /// more to it; then nothing was done.
     #[inline(always)]
     pub(super) fn end_alone(self, subscriptions: &Subscriptions) -> bool {
+        // A guard can be sent through a fork, or be made up.
+        let is_active = self.claim(subscriptions).is_some_and(|claim| claim.is_active(self.identity));
+        is_active && self.end_active(subscriptions)
+    }
+
+    /// The same for who started it and is in that call still, so that it is active if it is at a hazard of its own.
+    #[inline(always)]
+    pub(super) fn end_active(self, subscriptions: &Subscriptions) -> bool {
         let Some(claim @ Claim::One(_)) = self.claim(subscriptions) else { return false };
-        if subscriptions.list.count() != 0 || !claim.is_active(self.identity) {
+        if subscriptions.list.count() != 0 {
             return false;
         }
         // Before: behind the idle word the hazard may be claimed anew, unless this claim was kept beyond it.
         let kept = claim.is_kept();
-        match claim.retire(self.identity) {
-            None if kept => claim.give_back(),
-            None => {}
-            Some(post) => ring_at_end(subscriptions, claim, post, kept),
+        let post = claim.retire(self.identity);
+        if kept || post.is_some() {
+            finish_end(subscriptions, claim, post, kept);
         }
         true
     }
 }
 
-/// Tells those who wait for an end.
+/// Tells those who wait for an end, and gives back what was kept beyond it.
 #[cold]
-fn ring_at_end(subscriptions: &Subscriptions, claim: Claim<'_>, post: &Post, kept: bool) {
-    let late = subscriptions.ring(Some(post));
+fn finish_end(subscriptions: &Subscriptions, claim: Claim<'_>, post: Option<&Post>, kept: bool) {
+    let late = subscriptions.ring(post);
     if kept {
         claim.give_back();
     }
@@ -212,15 +224,14 @@ impl Left {
         self.started
     }
 
-    /// What a start of `part` leaves that fills it in.
+    /// What a start of `part` leaves, and what is held then.
     #[inline(always)]
     pub(super) fn fill(
         room: &mut MaybeUninit<Left>,
         part: Part,
         start: impl FnOnce(&mut Left) -> Held,
     ) -> (Held, Option<&Left>) {
-        let left = room.write(Left { part, started: Started::new() });
-        left.part.held = start(left);
-        (left.part.held, Some(left))
+        let left = room.write(Left { part, started: Started::unheard() });
+        (start(left), Some(left))
     }
 }

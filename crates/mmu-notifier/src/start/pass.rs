@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "nodes are called through raw pointers")]
 
+use core::mem;
 use core::ops::Range;
 use core::ptr::NonNull;
 
@@ -248,6 +249,26 @@ impl<'p> Pass<'p> {
             if let (Err(payload), None | Some(Failure::Refused)) = (second, &self.failure) {
                 self.failure = Some(Failure::Panicked(payload));
             }
+        }
+    }
+}
+
+/// Calls the only node that a start of this limit hits; none if it is not to be called. One that panics is said to refuse,
+/// so that the answer is all that has to be looked at.
+// Never inlined, as `platform::catch`.
+#[cfg_attr(panic = "unwind", inline(never))]
+pub(super) fn call_one(
+    node: NonNull<Node>,
+    part: &Part,
+    limit: u64,
+    panic: &mut Option<Payload>,
+) -> Option<Answer> {
+    match platform::catch_here(|| call(node, part, (part.owner(), limit), || ())) {
+        Ok(answer) => answer,
+        Err(payload) => {
+            // Nothing is there to be dropped.
+            mem::forget(panic.replace(payload));
+            Some(Answer::Refused)
         }
     }
 }
