@@ -1,13 +1,17 @@
 //! What the machine itself asks for the steps that no library can do without. Machines differ by more than a factor
 //! of three in these; what a ratio can reach differs with them.
+//!
+//! What is done *by hand* is a start and its end of which nothing is left but these steps, in one loop: no subscriber could
+//! be inserted or removed, none may panic or call back, and there is but one thread.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Instant;
 
+use crate::count;
 use crate::random::Random;
 
-/// A line that says it, in nanoseconds.
+/// Some lines that say it, in nanoseconds.
 pub(crate) fn describe() -> String {
     let word = AtomicU64::new(0);
     let word = black_box(&word);
@@ -23,27 +27,77 @@ pub(crate) fn describe() -> String {
     let position = least(|| {
         black_box(random.below(bound));
     });
+    let [list, list_4, list_16] = [1, 4, 16].map(list);
     format!(
         "limits    random position {position:.1} ns (each turn of most rows takes one), store + full fence {fenced:.1} ns, \
-         exchange {exchange:.1} ns, what a start and end write {:.1} ns, miss of every cache {:.0} ns\n",
-        writes(),
-        miss()
+         exchange {exchange:.1} ns, miss of every cache {:.0} ns\n\
+         by hand   start and end {:.1} ns, with one hit {:.1} ns, with a list of 1, 4 and 16 {list:.1}, {list_4:.1} and \
+         {list_16:.1} ns\n",
+        miss(),
+        start_and_end(None),
+        start_and_end(Some(called)),
     )
 }
 
-/// What a start and its end have to write and to wait for, whoever is there: a range, then a word that says that it is
-/// published, behind which everybody's writes are seen; then that it is active, and over.
-fn writes() -> f64 {
-    let line: [AtomicU64; 4] = Default::default();
-    let [word, first, last, pin] = black_box(&line);
+/// A callback, as a row has it: it counts.
+type Callback = fn(&Slot) -> bool;
+
+/// Where a start says what it does.
+#[derive(Default)]
+struct Slot {
+    word: AtomicU64,
+    first: AtomicU64,
+    last: AtomicU64,
+    pin: AtomicU64,
+}
+
+#[inline(never)]
+fn called(_: &Slot) -> bool {
+    count::hit();
+    true
+}
+
+/// A start and its end at a random position, beside one subscription: the range, then a word that says that it is published,
+/// behind which everybody's writes are seen; a comparison; if that is to hit, the subscription's sequence and its callback;
+/// then that it is active, and over.
+fn start_and_end(hit: Option<Callback>) -> f64 {
+    let (slot, seq) = (Slot::default(), AtomicU64::new(0));
+    let (slot, seq) = (black_box(&slot), black_box(&seq));
+    let bounds = [AtomicU64::new(0), AtomicU64::new(0x1fff)];
+    let [first, last] = black_box(&bounds);
+    let at = if hit.is_some() { 0 } else { 0x2000 };
+    let (mut random, bound, hit) = (Random::new(), black_box(1), black_box(hit));
     least(|| {
-        let identity = word.load(Ordering::Relaxed) + 4;
-        first.store(identity, Ordering::Relaxed);
-        last.store(identity, Ordering::Relaxed);
-        pin.store(identity, Ordering::Relaxed);
-        word.swap(identity | 1, Ordering::SeqCst);
-        word.store(identity | 3, Ordering::Release);
-        word.store(identity, Ordering::Release);
+        let position = random.below(bound) * 0x4000 + at;
+        let identity = slot.word.load(Ordering::Relaxed) + 4;
+        slot.first.store(position, Ordering::Relaxed);
+        slot.last.store(position + 0xfff, Ordering::Relaxed);
+        slot.pin.store(identity, Ordering::Relaxed);
+        slot.word.swap(identity | 1, Ordering::SeqCst);
+        if first.load(Ordering::Acquire) <= position + 0xfff && last.load(Ordering::Acquire) >= position {
+            seq.store(identity | 1, Ordering::Release);
+            if let Some(callback) = hit {
+                callback(slot);
+            }
+        }
+        slot.word.store(identity | 3, Ordering::Release);
+        slot.word.store(identity, Ordering::Release);
+    })
+}
+
+/// A start and its end that only a list hears: two sections, in each of which everybody is called.
+fn list(subscribers: usize) -> f64 {
+    let slot = Slot::default();
+    let slot = black_box(&slot);
+    let list: Vec<Callback> = black_box(vec![called; subscribers]);
+    least(|| {
+        for section in [1, 3] {
+            slot.word.store(section, Ordering::Release);
+            for callback in &list {
+                callback(slot);
+            }
+            slot.word.store(0, Ordering::Release);
+        }
     })
 }
 
@@ -84,8 +138,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_names_five_steps() {
-        let line = describe();
-        assert_eq!(line.matches(" ns").count(), 5, "{line}");
+    fn the_lines_name_what_is_measured() {
+        let lines = describe();
+        assert_eq!(lines.matches(" ns").count(), 7, "{lines}");
     }
 }

@@ -36,7 +36,7 @@ use link::Queue;
 
 use crate::hazard::Book;
 use crate::interval;
-use crate::platform::{self, Bell};
+use crate::platform::{self, Bell, keep_first};
 use crate::scan::{Own, Scan, Wanted};
 use crate::sync::{AtomicU32, Ordering, SpinGuard, SpinLock};
 
@@ -232,7 +232,7 @@ impl Hooks {
         while let Some(node) = self.take_next(queue) {
             // SAFETY: the node is in no list, and who hung it up has promised that it may be finished.
             let result = platform::catch(|| unsafe { finish(node) });
-            first_panic = first_panic.or(result.err());
+            keep_first(&mut first_panic, result.err());
         }
         if let Some(payload) = first_panic {
             platform::resume(payload);

@@ -20,7 +20,7 @@ use alloc::sync::Arc;
 use core::fmt;
 
 pub(crate) use array::{List, Lookup, Refused};
-pub(crate) use node::{Callbacks, Flushed, Key, Node, Young};
+pub(crate) use node::{Callbacks, Key, Node, Young};
 pub use registration::{Registration, Shared};
 
 use crate::address::{Address, Range};

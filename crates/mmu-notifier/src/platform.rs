@@ -15,6 +15,7 @@
 #![expect(unsafe_code, reason = "the address of a context is kept for the time of a call")]
 
 use core::cell::Cell;
+use core::mem;
 use core::ptr;
 use core::sync::atomic::AtomicU64 as StaticU64;
 use core::time::Duration;
@@ -67,8 +68,8 @@ pub(crate) use futex::Futex;
 #[cfg(any(loom, shuttle))]
 pub(crate) use model::Futex;
 pub(crate) use primitives::{
-    catch, catch_here, has_barriers, heavy_barrier, light_barrier, now, on_fork, prefer_huge_page, resume,
-    settle, with_context,
+    catch, has_barriers, heavy_barrier, light_barrier, now, on_fork, prefer_huge_page, resume, settle,
+    with_context,
 };
 
 #[cfg(all(test, loom))]
@@ -218,6 +219,43 @@ pub(crate) fn locked() -> u64 {
 #[inline]
 pub(crate) fn exchange_locked(space: u64) -> u64 {
     with_context(|context| context.map_or(0, |context| context.locked.replace(space)))
+}
+
+/// Calls back, and keeps the first panic of those that a call makes.
+///
+/// For the functions of a table, which are made for the type of a callback and do nothing else: it is inlined, so that a
+/// callback that cannot panic costs nothing.
+#[inline(always)]
+pub(crate) fn keep<R>(panic: &mut Option<Payload>, callback: impl FnOnce() -> R) -> Option<R> {
+    match primitives::catch_here(callback) {
+        Ok(result) => Some(result),
+        Err(payload) => {
+            keep_payload(panic, payload);
+            None
+        }
+    }
+}
+
+/// Keeps the first panic of several.
+#[inline]
+pub(crate) fn keep_first(first: &mut Option<Payload>, panic: Option<Payload>) {
+    if let Some(payload) = panic {
+        keep_payload(first, payload);
+    }
+}
+
+/// What a later panic carries is dropped; if that panics too, what that one carries is not.
+#[cold]
+#[inline(never)]
+fn keep_payload(first: &mut Option<Payload>, payload: Payload) {
+    if first.is_none() {
+        *first = Some(payload);
+        return;
+    }
+    let dropped = catch(move || {
+        let _later = payload;
+    });
+    _ = dropped.map_err(mem::forget);
 }
 
 /// Does the work of a destructor. Its panic goes on, unless another one is passing already: two would abort

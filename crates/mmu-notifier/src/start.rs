@@ -25,7 +25,7 @@ use core::slice;
 pub(crate) use end::{Ending, end, end_here, end_left, end_one, end_shortly, end_told, end_unwatched};
 pub(crate) use one::{start_here, start_one};
 pub use outcome::StartError;
-pub(crate) use outcome::{Failure, Outcome, keep_first};
+pub(crate) use outcome::{Failure, Outcome};
 pub(crate) use part::{Held, Left, Part, Started};
 use pass::Pass;
 
@@ -36,7 +36,7 @@ use crate::hung::Post;
 use crate::index::Batch;
 use crate::invalidation::Invalidation;
 use crate::list::walk;
-use crate::platform::{self, Context, Payload};
+use crate::platform::{self, Context, Payload, keep_first};
 use crate::space::Space;
 use crate::subscriptions::Subscriptions;
 use crate::sync::full_fence;
@@ -164,7 +164,7 @@ impl<'c> Calls<'c> {
         if let Some(pass) = pass {
             pass.finish_all(parts);
             frame.end_passes();
-            outcome.failure = pass.failure.take();
+            outcome.failure = pass.failure();
             if outcome.failure.is_some() {
                 return self.each(parts, &mut outcome.late, Claim::abandon);
             }
@@ -282,7 +282,7 @@ pub(crate) fn release(space: &Space, subscriptions: &Subscriptions, invalidation
         pass.begin_all(parts, &frame);
         pass.finish_all(parts);
         frame.end_passes();
-        outcome.failure = pass.failure.take();
+        outcome.failure = pass.failure();
         calls.each(parts, &mut outcome.late, Claim::abandon);
         drop(link);
         part.give_back(subscriptions);

@@ -150,12 +150,17 @@ impl<'b> Claim<'b> {
     /// Gives the claim back; nothing of it may be used afterwards.
     #[inline]
     pub(crate) fn give_back(self) {
-        match self {
+        if self.is_kept() {
+            self.give_back_kept();
+        }
+    }
+
+    /// Gives a claim back that is kept.
+    #[inline]
+    pub(crate) fn give_back_kept(self) {
+        if let Claim::One(hazard) = self {
             // ORDERING: release; the next claim of it (acquire) comes after all that was stored under this one.
-            Claim::One(hazard) if hazard.taken.load(Ordering::Relaxed) != 0 => {
-                hazard.taken.store(0, Ordering::Release);
-            }
-            _ => {}
+            hazard.taken.store(0, Ordering::Release);
         }
     }
 

@@ -14,8 +14,8 @@ use crate::hazard::Book;
 use crate::interval::{Answer, Callbacks, Node, Options, SequenceBy};
 
 static CALLBACKS: Callbacks = Callbacks {
-    invalidate: |_, _, _| Answer::Done,
-    finish: |_, _| {},
+    invalidate: |_, _, _, _| Answer::Done,
+    finish: |_, _, _| {},
     free: |_| {},
     options: Options::new(),
     sequence: SequenceBy::Start,

@@ -36,6 +36,7 @@ use crate::address::Range;
 use crate::hung::Link;
 use crate::index::Place;
 use crate::invalidation::{Invalidation, Owner};
+use crate::platform::Payload;
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 
 /// A sequence: what [`read_begin`](super::Subscription::read_begin) hands out, and each hit renews.
@@ -49,19 +50,22 @@ impl Sequence {
     }
 }
 
-/// What a node calls, and what else is the same for its whole life.
+/// What a node calls, and what else is the same for its whole life. What is called does not unwind: it keeps the first
+/// panic of its caller's call.
 ///
 /// A record with neither owner nor label uses the table of its type, or of its type in its space. One that has them has
 /// a table of its own.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(8))]
 pub(crate) struct Callbacks {
+    /// Of one that panics the panic is kept, and the answer is "refused".
+    ///
     /// # Safety
     /// The node is the one that the table was given with, found by a start in phase calling.
-    pub(crate) invalidate: unsafe fn(NonNull<Node>, &Invalidation, Sequence) -> Answer,
+    pub(crate) invalidate: unsafe fn(NonNull<Node>, &Invalidation, Sequence, &mut Option<Payload>) -> Answer,
     /// # Safety
     /// The same, after `invalidate` answered "begun" in this start.
-    pub(crate) finish: unsafe fn(NonNull<Node>, &Invalidation),
+    pub(crate) finish: unsafe fn(NonNull<Node>, &Invalidation, &mut Option<Payload>),
     /// Frees the node's record, and what that leads to.
     ///
     /// # Safety

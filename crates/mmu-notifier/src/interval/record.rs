@@ -15,6 +15,7 @@ use super::{Answer, Notifier, Options};
 use crate::address::Range;
 use crate::diagnostics;
 use crate::invalidation::Invalidation;
+use crate::platform::{self, Payload};
 use crate::space::AddressSpaceRef;
 use crate::subscriptions::Subscriptions;
 
@@ -261,20 +262,26 @@ unsafe fn invalidate<N: Notifier, R: Record<N>>(
     node: NonNull<Node>,
     what: &Invalidation,
     seq: Sequence,
+    panic: &mut Option<Payload>,
 ) -> Answer {
     // SAFETY: the node is readable until the start is through (I6).
     let first = unsafe { R::first(node) };
     // SAFETY: the first record goes with the last node that leads to it.
     let notifier = unsafe { &(*first.as_ptr()).notifier };
-    diagnostics::call::<N, _>(|| notifier.invalidate(what, seq))
+    let answer = platform::keep(panic, || diagnostics::call::<N, _>(|| notifier.invalidate(what, seq)));
+    answer.unwrap_or(Answer::Refused)
 }
 
 /// # Safety
 /// As for [`invalidate`].
-unsafe fn finish<N: Notifier, R: Record<N>>(node: NonNull<Node>, what: &Invalidation) {
+unsafe fn finish<N: Notifier, R: Record<N>>(
+    node: NonNull<Node>,
+    what: &Invalidation,
+    panic: &mut Option<Payload>,
+) {
     // SAFETY: the node is readable until the start is through (I6).
     let first = unsafe { R::first(node) };
     // SAFETY: the first record goes with the last node that leads to it.
     let notifier = unsafe { &(*first.as_ptr()).notifier };
-    diagnostics::call::<N, _>(|| notifier.finish(what));
+    platform::keep(panic, || diagnostics::call::<N, _>(|| notifier.finish(what)));
 }

@@ -17,7 +17,7 @@ use super::record::{First, first_of, free_all, free_moved, make_moved, take_apar
 use super::removal::{wait_for_callers, withdraw};
 use super::{InsertErrorKind, Notifier, Options, Subscription};
 use crate::address::Range;
-use crate::platform;
+use crate::platform::{self, keep_first};
 use crate::space::AddressSpaceRef;
 use crate::subscriptions::Subscriptions;
 use crate::sync::full_fence;
@@ -133,7 +133,7 @@ unsafe fn free_replaced<N: Notifier>(olds: Vec<Subscription<N>>) {
     for old in olds.iter() {
         // SAFETY: as promised by the caller.
         let freed = platform::catch(|| unsafe { free_all::<N>(old.node) });
-        panic = panic.or(freed.err());
+        keep_first(&mut panic, freed.err());
     }
     // SAFETY: 0 is not more than the capacity, and what stood there was freed.
     unsafe { olds.set_len(0) };

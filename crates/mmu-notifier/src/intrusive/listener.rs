@@ -14,11 +14,9 @@ use crate::diagnostics::{self, Rule};
 use crate::frees::{self, Ticket};
 use crate::hung::Hung;
 use crate::invalidation::Invalidation;
-use crate::list::{
-    Callbacks, Flushed, GetError, Key, Lookup, Node, RegisterErrorKind, WouldBlock, Young, leave,
-};
+use crate::list::{Callbacks, GetError, Key, Lookup, Node, RegisterErrorKind, WouldBlock, Young, leave};
 use crate::map_lock::MapLockGuard;
-use crate::platform;
+use crate::platform::{self, Payload};
 use crate::space::{AddressSpaceRef, Pte, Space};
 
 /// A question about accessed bits (clause C5.6).
@@ -120,59 +118,77 @@ unsafe impl Send for Listener {}
 
 /// # Safety
 /// The node is that of a [`Listener`] with a table of these ops, which a walk has come to, or whose owner has it.
-unsafe fn release<O: ListenerOps>(node: NonNull<Node>) {
+unsafe fn release<O: ListenerOps>(node: NonNull<Node>, panic: &mut Option<Payload>) {
     // SAFETY: as promised by the caller; the node is its first field.
-    unsafe { O::release(node.cast()) };
+    platform::keep(panic, || unsafe { O::release(node.cast()) });
 }
 
 /// # Safety
 /// As for [`release`].
-unsafe fn start<O: ListenerOps>(node: NonNull<Node>, what: &Invalidation) -> Result<(), WouldBlock> {
+unsafe fn start<O: ListenerOps>(
+    node: NonNull<Node>,
+    what: &Invalidation,
+    panic: &mut Option<Payload>,
+) -> Result<(), WouldBlock> {
     // SAFETY: as promised by the caller; the node is its first field.
-    unsafe { O::invalidate_range_start(node.cast(), what) }
+    let answer = platform::keep(panic, || unsafe { O::invalidate_range_start(node.cast(), what) });
+    answer.unwrap_or(Err(WouldBlock))
 }
 
 /// # Safety
 /// As for [`release`].
-unsafe fn end<O: ListenerOps>(node: NonNull<Node>, what: &Invalidation) {
+unsafe fn end<O: ListenerOps>(node: NonNull<Node>, what: &Invalidation, panic: &mut Option<Payload>) {
     // SAFETY: as promised by the caller; the node is its first field.
-    unsafe { O::invalidate_range_end(node.cast(), what) };
+    platform::keep(panic, || unsafe { O::invalidate_range_end(node.cast(), what) });
 }
 
 /// # Safety
 /// As for [`release`].
-unsafe fn flush_and_end<O: ListenerOps>(node: NonNull<Node>, what: &Invalidation, flushed: &Flushed) {
-    // SAFETY: as promised by the caller; the node is its first field.
-    unsafe { O::invalidate_range(node.cast(), what.range()) };
-    flushed.note();
-    // SAFETY: as above; a callback that runs frees nothing that its walk knows.
-    unsafe { O::invalidate_range_end(node.cast(), what) };
+unsafe fn flush_and_end<O: ListenerOps>(
+    node: NonNull<Node>,
+    what: &Invalidation,
+    panic: &mut Option<Payload>,
+) -> bool {
+    let mut is_owed = true;
+    platform::keep(panic, || {
+        // SAFETY: as promised by the caller; the node is its first field.
+        unsafe { O::invalidate_range(node.cast(), what.range()) };
+        is_owed = false;
+        // SAFETY: as above; a callback that runs frees nothing that its walk knows.
+        unsafe { O::invalidate_range_end(node.cast(), what) };
+    });
+    is_owed
 }
 
 /// # Safety
 /// As for [`release`].
-unsafe fn invalidate_range<O: ListenerOps>(node: NonNull<Node>, range: Range) {
+unsafe fn invalidate_range<O: ListenerOps>(node: NonNull<Node>, range: Range, panic: &mut Option<Payload>) {
     // SAFETY: as promised by the caller; the node is its first field.
-    unsafe { O::invalidate_range(node.cast(), range) };
+    platform::keep(panic, || unsafe { O::invalidate_range(node.cast(), range) });
 }
 
 /// # Safety
 /// As for [`release`].
-unsafe fn young<O: ListenerOps>(node: NonNull<Node>, question: Young) -> bool {
+unsafe fn young<O: ListenerOps>(node: NonNull<Node>, question: Young, panic: &mut Option<Payload>) -> bool {
     let question = match question {
         Young::ClearFlush(range) => Question::ClearFlush(range),
         Young::Clear(range) => Question::Clear(range),
         Young::Test(address) => Question::Test(address),
     };
     // SAFETY: as promised by the caller; the node is its first field.
-    unsafe { O::young(node.cast(), question) }
+    platform::keep(panic, || unsafe { O::young(node.cast(), question) }).unwrap_or(false)
 }
 
 /// # Safety
 /// As for [`release`].
-unsafe fn change_pte<O: ListenerOps>(node: NonNull<Node>, address: Address, pte: Pte) {
+unsafe fn change_pte<O: ListenerOps>(
+    node: NonNull<Node>,
+    address: Address,
+    pte: Pte,
+    panic: &mut Option<Payload>,
+) {
     // SAFETY: as promised by the caller; the node is its first field.
-    unsafe { O::change_pte(node.cast(), address, pte) };
+    platform::keep(panic, || unsafe { O::change_pte(node.cast(), address, pte) });
 }
 
 /// What a listener that leaves still holds; lets go of it when it is dropped.

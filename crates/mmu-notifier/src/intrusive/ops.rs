@@ -9,6 +9,7 @@ use core::ptr::NonNull;
 use super::interval::Interval;
 use crate::interval::{Answer, Callbacks, Node, Options, Sequence, SequenceBy};
 use crate::invalidation::Invalidation;
+use crate::platform::{self, Payload};
 
 /// What the intervals of one user call.
 pub trait IntervalOps {
@@ -65,16 +66,22 @@ impl IntervalCallbacks {
 
 /// # Safety
 /// The node is that of an [`Interval`] with a table of these ops, found by a start.
-unsafe fn invalidate<O: IntervalOps>(node: NonNull<Node>, what: &Invalidation, seq: Sequence) -> Answer {
+unsafe fn invalidate<O: IntervalOps>(
+    node: NonNull<Node>,
+    what: &Invalidation,
+    seq: Sequence,
+    panic: &mut Option<Payload>,
+) -> Answer {
     // SAFETY: as promised by the caller.
-    unsafe { O::invalidate(Interval::around(node), what, seq) }
+    let answer = platform::keep(panic, || unsafe { O::invalidate(Interval::around(node), what, seq) });
+    answer.unwrap_or(Answer::Refused)
 }
 
 /// # Safety
 /// As for [`invalidate`].
-unsafe fn finish<O: IntervalOps>(node: NonNull<Node>, what: &Invalidation) {
+unsafe fn finish<O: IntervalOps>(node: NonNull<Node>, what: &Invalidation, panic: &mut Option<Payload>) {
     // SAFETY: as promised by the caller.
-    unsafe { O::finish(Interval::around(node), what) };
+    platform::keep(panic, || unsafe { O::finish(Interval::around(node), what) });
 }
 
 /// # Safety

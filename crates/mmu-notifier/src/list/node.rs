@@ -9,6 +9,7 @@ use crate::address::{Address, Range};
 use crate::frees::Ticket;
 use crate::hung::Hung;
 use crate::invalidation::Invalidation;
+use crate::platform::Payload;
 use crate::space::Pte;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -23,41 +24,23 @@ pub(crate) enum Young {
     Test(Address),
 }
 
-/// What a node calls, given the node that the table was made for.
+/// Calls `invalidate_range_start`. One that panics is said to refuse.
+type Start = unsafe fn(NonNull<Node>, &Invalidation, &mut Option<Payload>) -> Result<(), WouldBlock>;
+
+/// What a node calls, given the node that the table was made for. None of them unwinds: each keeps the first panic of its
+/// walk.
 #[derive(Debug)]
 pub(crate) struct Callbacks {
-    pub(crate) release: unsafe fn(NonNull<Node>),
-    pub(crate) start: unsafe fn(NonNull<Node>, &Invalidation) -> Result<(), WouldBlock>,
-    pub(crate) end: unsafe fn(NonNull<Node>, &Invalidation),
-    /// `invalidate_range`, a note of it, and the end: so that an end is one call a node.
-    pub(crate) flush_and_end: unsafe fn(NonNull<Node>, &Invalidation, &Flushed),
-    pub(crate) invalidate_range: unsafe fn(NonNull<Node>, Range),
-    pub(crate) young: unsafe fn(NonNull<Node>, Young) -> bool,
-    pub(crate) change_pte: unsafe fn(NonNull<Node>, Address, Pte),
-}
-
-/// The node that is flushed and owed its end behind that, for a walk whose callback panics. Also one that is taken off the
-/// list meanwhile is called to the last (clause C4.2).
-#[derive(Debug, Default)]
-pub(crate) struct Flushed(Cell<Option<NonNull<Node>>>);
-
-impl Flushed {
-    /// The flush begins.
-    #[inline(always)]
-    pub(super) fn begin(&self, node: NonNull<Node>) {
-        self.0.set(Some(node));
-    }
-
-    /// The flush has returned, and the end is called next.
-    #[inline(always)]
-    pub(crate) fn note(&self) {
-        self.0.set(None);
-    }
-
-    /// The node whose flush did not return.
-    pub(super) fn take(&self) -> Option<NonNull<Node>> {
-        self.0.take()
-    }
+    pub(crate) release: unsafe fn(NonNull<Node>, &mut Option<Payload>),
+    pub(crate) start: Start,
+    pub(crate) end: unsafe fn(NonNull<Node>, &Invalidation, &mut Option<Payload>),
+    /// `invalidate_range` and the end, so that an end is one call a node; says whether the end was not called, since
+    /// the other panicked.
+    pub(crate) flush_and_end: unsafe fn(NonNull<Node>, &Invalidation, &mut Option<Payload>) -> bool,
+    pub(crate) invalidate_range: unsafe fn(NonNull<Node>, Range, &mut Option<Payload>),
+    /// One that panics says no.
+    pub(crate) young: unsafe fn(NonNull<Node>, Young, &mut Option<Payload>) -> bool,
+    pub(crate) change_pte: unsafe fn(NonNull<Node>, Address, Pte, &mut Option<Payload>),
 }
 
 /// By what get finds a shared notifier: its type, and a word that the user chooses.

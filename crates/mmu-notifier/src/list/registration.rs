@@ -12,12 +12,12 @@ use core::ptr::NonNull;
 use super::leave;
 use super::node::{Callbacks, Key, Node, Young};
 use super::spares;
-use super::{GetError, Lookup, Notifier, RegisterError, RegisterErrorKind};
+use super::{GetError, Lookup, Notifier, RegisterError, RegisterErrorKind, WouldBlock};
 use crate::diagnostics;
 use crate::frees;
 use crate::hung::{Finish, Hung, When};
 use crate::map_lock::MapLockGuard;
-use crate::platform;
+use crate::platform::{self, Payload};
 use crate::scan::{Own, Wanted};
 use crate::space::{AddressSpaceRef, Space};
 
@@ -33,17 +33,32 @@ struct Record<N> {
 
 impl<N: Notifier> Record<N> {
     const CALLBACKS: &'static Callbacks = &Callbacks {
-        release: |node| call(&node, N::release),
-        start: |node, what| call(&node, |notifier: &N| notifier.invalidate_range_start(what)),
-        end: |node, what| call(&node, |notifier: &N| notifier.invalidate_range_end(what)),
-        flush_and_end: |node, what, flushed| {
-            call(&node, |notifier: &N| notifier.invalidate_range(what.range()));
-            flushed.note();
-            call(&node, |notifier: &N| notifier.invalidate_range_end(what));
+        release: |node, panic| call(&node, panic, N::release).unwrap_or(()),
+        start: |node, what, panic| {
+            let answer = call(&node, panic, |notifier: &N| notifier.invalidate_range_start(what));
+            answer.unwrap_or(Err(WouldBlock))
         },
-        invalidate_range: |node, range| call(&node, |notifier: &N| notifier.invalidate_range(range)),
-        young: |node, question| call(&node, |notifier: &N| young(notifier, question)),
-        change_pte: |node, address, pte| call(&node, |notifier: &N| notifier.change_pte(address, pte)),
+        end: |node, what, panic| {
+            call(&node, panic, |notifier: &N| notifier.invalidate_range_end(what)).unwrap_or(());
+        },
+        flush_and_end: |node, what, panic| {
+            let mut is_owed = true;
+            call(&node, panic, |notifier: &N| {
+                notifier.invalidate_range(what.range());
+                is_owed = false;
+                notifier.invalidate_range_end(what);
+            });
+            is_owed
+        },
+        invalidate_range: |node, range, panic| {
+            call(&node, panic, |notifier: &N| notifier.invalidate_range(range)).unwrap_or(());
+        },
+        young: |node, question, panic| {
+            call(&node, panic, |notifier: &N| young(notifier, question)).unwrap_or(false)
+        },
+        change_pte: |node, address, pte, panic| {
+            call(&node, panic, |notifier: &N| notifier.change_pte(address, pte)).unwrap_or(());
+        },
     };
 
     fn shared_key(key: u64) -> Key {
@@ -57,10 +72,14 @@ fn notifier<N>(node: &NonNull<Node>) -> &N {
     unsafe { &(*node.cast::<Record<N>>().as_ptr()).notifier }
 }
 
-/// Calls back.
+/// Calls back; none if that panics.
 #[inline(always)]
-fn call<N: Notifier, R>(node: &NonNull<Node>, callback: impl FnOnce(&N) -> R) -> R {
-    diagnostics::call::<N, R>(|| callback(notifier(node)))
+fn call<N: Notifier, R>(
+    node: &NonNull<Node>,
+    panic: &mut Option<Payload>,
+    callback: impl FnOnce(&N) -> R,
+) -> Option<R> {
+    platform::keep(panic, || diagnostics::call::<N, R>(|| callback(notifier(node))))
 }
 
 fn young(notifier: &impl Notifier, question: Young) -> bool {

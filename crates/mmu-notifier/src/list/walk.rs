@@ -1,6 +1,6 @@
 //! Walks: the calls of the list, each within a section of its own (clauses C4.5, C4.6 and C5).
 //!
-//! A start notes the number up to which it called ([`StartWalk`]); its end calls the same, less who left ([`EndWalk`]).
+//! A start notes the number up to which it called ([`StartWalk`]); its end calls the same, less who left ([`end_all`]).
 
 #![expect(unsafe_code, reason = "nodes are called through raw pointers")]
 
@@ -9,8 +9,7 @@ mod start;
 
 use core::ptr::NonNull;
 
-pub(crate) use end::EndWalk;
-use end::end_all;
+pub(crate) use end::end_all;
 pub(crate) use start::{StartWalk, Stop, start};
 
 use super::array::Entries;
@@ -18,9 +17,9 @@ use super::node::{Callbacks, Node, Young};
 use crate::address::{Address, Range};
 use crate::frame::{self, Frame, Kind, Link};
 use crate::hazard::Claim;
-use crate::platform::{self, Context, Payload};
+use crate::platform::{self, Context, Payload, keep_first};
 use crate::space::{AddressSpaceRef, Pte, Space};
-use crate::start::{Ending, Part, keep_first};
+use crate::start::{Ending, Part};
 use crate::subscriptions::Subscriptions;
 
 /// A call that walks the list, with its claim.
@@ -105,9 +104,8 @@ impl Call<'_> {
     pub(crate) fn invalidate_range(&self, range: Range) {
         let visit = |entries: Entries<'_>, panic: &mut Option<Payload>| {
             for node in newest_first(entries) {
-                let callback = callbacks(node).invalidate_range;
                 // SAFETY: the table is that of the node, which this section keeps readable.
-                keep(panic, || unsafe { callback(node, range) });
+                unsafe { (callbacks(node).invalidate_range)(node, range, panic) };
             }
         };
         self.ask(visit);
@@ -116,9 +114,8 @@ impl Call<'_> {
     pub(crate) fn change_pte(&self, address: Address, pte: Pte) {
         let visit = |entries: Entries<'_>, panic: &mut Option<Payload>| {
             for node in newest_first(entries) {
-                let callback = callbacks(node).change_pte;
                 // SAFETY: the table is that of the node, which this section keeps readable.
-                keep(panic, || unsafe { callback(node, address, pte) });
+                unsafe { (callbacks(node).change_pte)(node, address, pte, panic) };
             }
         };
         self.ask(visit);
@@ -129,10 +126,8 @@ impl Call<'_> {
         let visit = |entries: Entries<'_>, panic: &mut Option<Payload>| {
             let mut young = false;
             for node in newest_first(entries) {
-                let callback = callbacks(node).young;
                 // SAFETY: the table is that of the node, which this section keeps readable.
-                let answer = keep(panic, || unsafe { callback(node, question) });
-                young |= answer.unwrap_or(false);
+                young |= unsafe { (callbacks(node).young)(node, question, panic) };
                 if young && matches!(question, Young::Test(_)) {
                     break;
                 }
@@ -177,7 +172,7 @@ fn release(node: NonNull<Node>, panic: &mut Option<Payload>) {
     let released = unsafe { node.as_ref() };
     if released.claim_release() {
         // SAFETY: the table is that of the node.
-        keep(panic, || unsafe { (released.callbacks.release)(node) });
+        unsafe { (released.callbacks.release)(node, panic) };
     }
 }
 
@@ -187,19 +182,14 @@ fn callbacks(node: NonNull<Node>) -> &'static Callbacks {
     unsafe { node.as_ref() }.callbacks
 }
 
+/// Says whether a node was registered when the numbers had come up to `limit`.
+#[inline(always)]
+fn is_registered_by(node: NonNull<Node>, limit: u64) -> bool {
+    // SAFETY: the section of the walk keeps what it has come to readable.
+    unsafe { node.as_ref() }.is_registered_by(limit)
+}
+
 /// The nodes of a walk, each looked up when its turn comes.
 fn newest_first(entries: Entries<'_>) -> impl Iterator<Item = NonNull<Node>> {
     (0..entries.len()).rev().filter_map(move |place| entries.get(place))
-}
-
-/// Calls back; keeps the first panic of a walk (clause C7.2).
-#[inline]
-fn keep<R>(panic: &mut Option<Payload>, callback: impl FnOnce() -> R) -> Option<R> {
-    match platform::catch(callback) {
-        Ok(result) => Some(result),
-        Err(payload) => {
-            panic.get_or_insert(payload);
-            None
-        }
-    }
 }

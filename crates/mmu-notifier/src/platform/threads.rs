@@ -28,14 +28,14 @@ pub(crate) fn with_context<R>(f: impl FnOnce(Option<&Context>) -> R) -> R {
 
 /// Calls a callback and keeps its panic.
 // Never inlined: where a value lives across a landing pad, LLVM may write it over the exception's pointer.
-// Here no value does (docs/decisions/0009-panics-are-caught-out-of-line.md). Where panics abort, none passes.
+// Here no value does (docs/decisions/0009-panics-are-caught-by-the-tables.md). Where panics abort, none passes.
 #[cfg_attr(panic = "unwind", inline(never))]
 #[cfg_attr(not(panic = "unwind"), inline(always))]
 pub(crate) fn catch<R>(callback: impl FnOnce() -> R) -> Result<R, Payload> {
     catch_here(callback)
 }
 
-/// The same, inlined, for a function that does nothing else, and is not.
+/// The same, inlined, for a function that does nothing else.
 #[inline(always)]
 pub(crate) fn catch_here<R>(callback: impl FnOnce() -> R) -> Result<R, Payload> {
     catch_unwind(AssertUnwindSafe(callback))

@@ -8,13 +8,12 @@
 use core::slice;
 
 use super::listed::end_listed;
-use super::outcome::keep_first;
 use super::part::{Held, Left, Part, Started};
 use crate::address::Range;
 use crate::hazard::Claim;
 use crate::invalidation::{Details, Invalidation, Owner};
 use crate::list::walk;
-use crate::platform;
+use crate::platform::{self, keep_first};
 use crate::space::Space;
 use crate::subscriptions::Subscriptions;
 use crate::trace;

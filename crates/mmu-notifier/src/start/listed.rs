@@ -13,7 +13,7 @@ use super::part::{Held, Left, Part, Started};
 use super::{Calls, Conclusion, Ending, Failure, Outcome, kind_of};
 use crate::frame::{self, Frame, Kind, Link};
 use crate::hazard::{Claim, Hazard};
-use crate::list::walk::{self, EndWalk, StartWalk, Stop};
+use crate::list::walk::{self, StartWalk, Stop, end_all};
 use crate::platform::{self, Payload};
 use crate::space::Space;
 use crate::subscriptions::Subscriptions;
@@ -23,67 +23,64 @@ use crate::trace;
 #[inline(never)]
 pub(super) fn start_listed(space: &Space, left: &mut Left, hazard: &Hazard) -> Held {
     let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
-    let Left { part, started } = left;
+    let Left { part, started } = &mut *left;
     let part = &*part;
+    let parts = slice::from_ref(part);
     if !subscriptions.list.is_heard() {
-        trace::started(subscriptions, slice::from_ref(part), 0);
+        trace::started(subscriptions, parts, 0);
         return Held::NOTHING;
     }
-    // SAFETY: it is used in this call alone.
-    let context = unsafe { platform::context() };
     let section = Claim::One(hazard);
     section.keep();
-    let parts = slice::from_ref(part);
     let _span = trace::calling(subscriptions, parts);
     let place = frame::Place { space: subscriptions.id, section, parts };
     let frame = Frame::new(&place, kind_of(parts, Kind::Walk, Kind::WalkNonblock));
-    let link = frame.link(context);
+    // SAFETY: it is used in this call alone.
+    let link = frame.link(unsafe { platform::context() });
     let walk = StartWalk::enter(&subscriptions.list, section, &part.invalidation);
     started.list_limit = walk.limit;
-    let heard = walk.call_all();
-    if heard.is_err() || frame.is_exit_due() || section.leave_section().is_some() {
-        let calls = Calls { space, subscriptions, context };
-        let conclusion = calls.leave_listed(&walk, heard, section, (&frame, link));
+    // Its drop would have to look for a panic.
+    let stop = ManuallyDrop::new(walk.call_all());
+    if stop.is_some() || frame.is_exit_due() || section.leave_section().is_some() {
+        let stop = ManuallyDrop::into_inner(stop);
+        let conclusion = leave_listed(space, walk, stop, section, (&frame, link));
         return Held::NOTHING.unless_refused(conclude_one(space, left, conclusion));
     }
     drop(link);
-    section.give_back();
+    section.give_back_kept();
     trace::started(subscriptions, parts, 0);
     Held::NOTHING
 }
 
-impl Calls<'_> {
-    /// Leaves the walk of a start that is more than accepted by everybody.
-    #[cold]
-    fn leave_listed(
-        &self,
-        walk: &StartWalk<'_>,
-        heard: Result<(), Stop>,
-        section: Claim<'_>,
-        (frame, link): (&Frame, Link<'_>),
-    ) -> Conclusion {
-        let mut failure: Option<Failure> = None;
-        if let Err(stop) = heard {
-            walk.go_on_behind(stop, &mut || (), &mut failure);
-        }
-        let outcome = Outcome { failure, late: self.subscriptions.leave_section(section) };
-        drop(link);
-        section.give_back();
-        Conclusion { outcome: ManuallyDrop::new(outcome), called: 0, exit_due: frame.is_exit_due() }
+/// Leaves the walk of a start that is more than accepted by everybody.
+#[cold]
+#[inline(never)]
+fn leave_listed(
+    space: &Space,
+    walk: StartWalk<'_>,
+    stop: Option<Stop>,
+    section: Claim<'_>,
+    (frame, link): (&Frame, Link<'_>),
+) -> Conclusion {
+    let mut failure: Option<Failure> = None;
+    if let Some(stop) = stop {
+        walk.go_on_behind(stop, &mut || (), &mut failure);
     }
+    let late = space.subscriptions().and_then(|subscriptions| subscriptions.leave_section(section));
+    drop(link);
+    section.give_back();
+    let outcome = ManuallyDrop::new(Outcome { failure, late });
+    Conclusion { outcome, called: 0, exit_due: frame.is_exit_due() }
+}
 
-    /// Leaves the walk of an end of which more is left.
-    #[cold]
-    fn leave_ended(&self, panic: Option<Payload>, section: Claim<'_>, framed: (&Frame, Link<'_>)) {
-        let call = walk::Call {
-            space: self.space,
-            subscriptions: self.subscriptions,
-            context: self.context,
-            section,
-        };
-        if let Some(payload) = call.leave(panic, framed, || section.give_back()) {
-            platform::in_drop(|| platform::resume(payload));
-        }
+/// Leaves the walk of an end of which more is left.
+#[cold]
+#[inline(never)]
+fn leave_ended(space: &Space, panic: Option<Payload>, section: Claim<'_>, framed: (&Frame, Link<'_>)) {
+    let Some(Calls { space, subscriptions, context }) = Calls::of(space) else { return };
+    let call = walk::Call { space, subscriptions, context, section };
+    if let Some(payload) = call.leave(panic, framed, || section.give_back()) {
+        platform::in_drop(|| platform::resume(payload));
     }
 }
 
@@ -104,14 +101,16 @@ pub(super) fn end_listed(
     let place = frame::Place { space: subscriptions.id, section, parts: &[] };
     let frame = Frame::new(&place, Kind::Walk);
     let link = frame.link(context);
-    let (list, what) = (&subscriptions.list, &part.invalidation);
-    let panic = EndWalk::enter(list, section, what, started.list_limit, ending).call_all();
+    let list = &subscriptions.list;
+    // Its drop would have to look.
+    let mut panic = ManuallyDrop::new(None);
+    list.enter(section);
+    end_all(list.entries(), &part.invalidation, started.list_limit, ending, &mut panic);
     if panic.is_some() || frame.is_exit_due() || section.leave_section().is_some() {
-        let calls = Calls { space, subscriptions, context };
-        calls.leave_ended(panic, section, (&frame, link));
+        leave_ended(space, ManuallyDrop::into_inner(panic), section, (&frame, link));
     } else {
         drop(link);
-        section.give_back();
+        section.give_back_kept();
     }
     true
 }

@@ -189,7 +189,7 @@ fn run_one(
     let link = frame.link(unsafe { platform::context() });
     // Empty unless there is more to it; its drop would have to find that out.
     let mut panic = ManuallyDrop::new(None);
-    let answer = pass::call_one(node, part, limit, &mut panic);
+    let answer = pass::call(node, part, (part.owner(), limit), || (), &mut panic);
     let conclusion = if matches!(answer, None | Some(Answer::Done)) && subscriptions.list.count() == 0 {
         let called = u64::from(answer.is_some());
         match activate_found((space, subscriptions), part, claim, called, (&frame, link)) {
@@ -197,7 +197,7 @@ fn run_one(
             Some(conclusion) => conclusion,
         }
     } else {
-        let answer = ManuallyDrop::into_inner(panic).map_or(Ok(answer), Err);
+        let answer = (answer, ManuallyDrop::into_inner(panic));
         go_on_behind(space, part, (node, answer), limit, (&frame, link), started)
     };
     conclude_one(space, left, conclusion)
@@ -234,7 +234,7 @@ fn run_several(space: &Space, left: &mut Left, limit: u64, found: Found) -> Resu
 fn go_on_behind(
     space: &Space,
     part: &Part,
-    (node, answer): (NonNull<Node>, Result<Option<Answer>, Payload>),
+    (node, answer): (NonNull<Node>, (Option<Answer>, Option<Payload>)),
     limit: u64,
     framed: (&Frame, Link<'_>),
     started: &mut Started,

@@ -36,11 +36,3 @@ pub(crate) struct Outcome {
     /// books are in order then (clause C7.2).
     pub(crate) late: Option<Payload>,
 }
-
-/// Keeps the first panic of several.
-#[inline]
-pub(crate) fn keep_first(late: &mut Option<Payload>, panic: Option<Payload>) {
-    if panic.is_some() {
-        *late = late.take().or(panic);
-    }
-}

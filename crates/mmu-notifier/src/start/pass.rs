@@ -2,7 +2,6 @@
 
 #![expect(unsafe_code, reason = "nodes are called through raw pointers")]
 
-use core::mem;
 use core::ops::Range;
 use core::ptr::NonNull;
 
@@ -40,8 +39,15 @@ pub(super) struct Pass<'p> {
     complete: bool,
     /// How many callbacks were called, over all ranges.
     pub(super) called: u64,
+    answers: Answers,
+}
+
+/// What the callbacks of a start have answered.
+struct Answers {
     begun: Begun,
-    pub(super) failure: Option<Failure>,
+    is_refused: bool,
+    /// The first panic.
+    panic: Option<Payload>,
 }
 
 impl<'p> Pass<'p> {
@@ -53,75 +59,60 @@ impl<'p> Pass<'p> {
         batch: &'p mut Batch,
         complete: bool,
     ) -> Self {
-        Pass { subscriptions, limit, batch, complete, called: 0, begun: Begun::new(), failure: None }
+        let answers = Answers { begun: Begun::new(), is_refused: false, panic: None };
+        Pass { subscriptions, limit, batch, complete, called: 0, answers }
     }
 
-    /// Makes the first passes over one range, until somebody refuses or panics.
-    #[inline(always)]
-    pub(super) fn begin_one(&mut self, part: &Part, frame: &Frame) {
-        if let Err(payload) = platform::catch(|| _ = self.call(part, frame)) {
-            self.fail(payload);
-        }
-    }
-
-    /// Goes on behind what the only one that is hit by one range was called with, or not.
+    /// Goes on behind what the only one that is hit by one range answered, none if it was not called, and its panic.
     pub(super) fn begin_behind(
         &mut self,
         node: NonNull<Node>,
         part: &Part,
-        answer: Result<Option<Answer>, Payload>,
+        (answer, panic): (Option<Answer>, Option<Payload>),
     ) {
-        self.called = u64::from(!matches!(answer, Ok(None)));
-        let (begun, failure) = (&mut self.begun, &mut self.failure);
-        let accepted = answer.and_then(|answer| {
-            platform::catch(|| _ = answer.is_none_or(|answer| accept(answer, node, part, begun, failure)))
-        });
-        if let Err(payload) = accepted {
-            self.fail(payload);
+        self.called = u64::from(answer.is_some());
+        self.answers.panic = panic;
+        if let Some(answer) = answer {
+            self.answers.accept(answer, node, part);
         }
     }
 
-    /// Makes those over several ranges.
+    /// Makes the first passes over several ranges, until somebody refuses or panics.
     pub(super) fn begin_all(&mut self, parts: &[Part], frame: &Frame) {
-        if let Err(payload) = platform::catch(|| self.call_all(parts, frame)) {
-            self.fail(payload);
-        }
-    }
-
-    /// Says whether there is nothing more to do: no second passes, nothing to undo.
-    #[inline(always)]
-    pub(super) fn is_over(&self) -> bool {
-        self.failure.is_none() && self.begun.is_empty()
-    }
-
-    /// Makes the second passes, if any are due, and counts the hits.
-    pub(super) fn finish_all(&mut self, parts: &[Part]) {
-        if self.begun.is_due() {
-            self.finish();
-        }
-        if let Some(claim) = parts.first().and_then(|part| part.claim(self.subscriptions)) {
-            claim.count(self.called);
-        }
-    }
-
-    #[cold]
-    fn fail(&mut self, payload: Payload) {
-        self.failure = Some(Failure::Panicked(payload));
-    }
-
-    fn call_all(&mut self, parts: &[Part], frame: &Frame) {
         let mut left = parts;
         while let [first, ..] = left {
             let mut ends = [0; BATCH];
             let ends = self.search_ahead(left, first, &mut ends);
             // One that hits more than are collected at a time goes on by itself.
             let called = if ends.is_empty() {
-                self.call(first, frame).then_some(1)
+                self.begin_one(first, frame).then_some(1)
             } else {
                 self.call_ahead(left, ends, frame)
             };
             let Some(called) = called else { return };
             left = &left[called..];
+        }
+    }
+
+    /// Says whether there is nothing more to do: no second passes, nothing to undo.
+    #[inline(always)]
+    pub(super) fn is_over(&self) -> bool {
+        self.answers.are_good() && self.answers.begun.is_empty()
+    }
+
+    /// Takes what the start failed by, if it did.
+    pub(super) fn failure(&mut self) -> Option<Failure> {
+        let panic = self.answers.panic.take().map(Failure::Panicked);
+        panic.or(self.answers.is_refused.then_some(Failure::Refused))
+    }
+
+    /// Makes the second passes, if any are due, and counts the hits.
+    pub(super) fn finish_all(&mut self, parts: &[Part]) {
+        if self.answers.begun.is_due() {
+            self.answers.finish();
+        }
+        if let Some(claim) = parts.first().and_then(|part| part.claim(self.subscriptions)) {
+            claim.count(self.called);
         }
     }
 
@@ -162,16 +153,16 @@ impl<'p> Pass<'p> {
                 Came::Refused => return None,
                 Came::To(after) => {
                     self.search_on(part, Some(after));
-                    return self.call(part, frame).then_some(done + 1);
+                    return self.begin_one(part, frame).then_some(done + 1);
                 }
             }
         }
         Some(ends.len())
     }
 
-    /// Calls everybody in one range; false if somebody refused.
+    /// Makes the first passes over one range; false if somebody refuses or panics.
     #[inline(always)]
-    fn call(&mut self, part: &Part, frame: &Frame) -> bool {
+    pub(super) fn begin_one(&mut self, part: &Part, frame: &Frame) -> bool {
         loop {
             // Before the callbacks run, which may free what they remove.
             let last = if self.complete { None } else { self.batch.as_slice().last() };
@@ -217,16 +208,11 @@ impl<'p> Pass<'p> {
             // SAFETY: what a search finds is not null.
             let node = unsafe { NonNull::new_unchecked(node.cast_mut()) };
             frame.set_hit(node);
-            match call(node, part, (owner, limit), || self.called += 1) {
-                None | Some(Answer::Done) => {}
-                Some(answer) => {
-                    if answer == Answer::Begun {
-                        frame.set_begun();
-                    }
-                    if !accept(answer, node, part, &mut self.begun, &mut self.failure) {
-                        return Came::Refused;
-                    }
-                }
+            let answer = call(node, part, (owner, limit), || self.called += 1, &mut self.answers.panic);
+            if !matches!(answer, None | Some(Answer::Done))
+                && !self.answers.accept_from(answer, node, part, frame)
+            {
+                return Came::Refused;
             }
             if let Some(reached) = frame.reached() {
                 return Came::To(reached);
@@ -234,41 +220,53 @@ impl<'p> Pass<'p> {
         }
         Came::Through
     }
-
-    /// Makes the second passes, in the order of the first ones (clause C3.8).
-    #[inline(never)]
-    fn finish(&mut self) {
-        while self.begun.is_due() {
-            let second = platform::catch(|| {
-                while let Some((node, invalidation)) = self.begun.next() {
-                    // SAFETY: it is one that `call_some` was given, and outlives the pass.
-                    finish_one(node, unsafe { &*invalidation });
-                }
-            });
-            // CONTRACT C7.2: the first panic goes on after the rest of the walk.
-            if let (Err(payload), None | Some(Failure::Refused)) = (second, &self.failure) {
-                self.failure = Some(Failure::Panicked(payload));
-            }
-        }
-    }
 }
 
-/// Calls the only node that a start of this limit hits; none if it is not to be called. One that panics is said to refuse,
-/// so that the answer is all that has to be looked at.
-// Never inlined, as `platform::catch`.
-#[cfg_attr(panic = "unwind", inline(never))]
-pub(super) fn call_one(
-    node: NonNull<Node>,
-    part: &Part,
-    limit: u64,
-    panic: &mut Option<Payload>,
-) -> Option<Answer> {
-    match platform::catch_here(|| call(node, part, (part.owner(), limit), || ())) {
-        Ok(answer) => answer,
-        Err(payload) => {
-            // Nothing is there to be dropped.
-            mem::forget(panic.replace(payload));
-            Some(Answer::Refused)
+impl Answers {
+    fn are_good(&self) -> bool {
+        self.panic.is_none() && !self.is_refused
+    }
+
+    /// Goes on behind an answer other than done, in the first pass of this frame; false if the pass is over.
+    #[inline(never)]
+    fn accept_from(
+        &mut self,
+        answer: Option<Answer>,
+        node: NonNull<Node>,
+        part: &Part,
+        frame: &Frame,
+    ) -> bool {
+        if answer == Some(Answer::Begun) {
+            frame.set_begun();
+        }
+        answer.is_none_or(|answer| self.accept(answer, node, part))
+    }
+
+    /// Goes on behind an answer; false if it is a refusal, or stands for a panic.
+    fn accept(&mut self, answer: Answer, node: NonNull<Node>, part: &Part) -> bool {
+        match answer {
+            Answer::Done => {}
+            Answer::Begun if self.begun.add(node, &part.invalidation) => {}
+            Answer::Begun => finish(node, &part.invalidation, &mut self.panic),
+            Answer::Refused if self.panic.is_some() => {}
+            Answer::Refused if !part.invalidation.is_blockable() => self.is_refused = true,
+            // CONTRACT C5.2: a bug, taken as accepted.
+            Answer::Refused => {
+                // SAFETY: found by this start, which is in phase calling (I6).
+                let label = unsafe { node.as_ref() }.label();
+                let report = || diagnostics::report(Rule::RefusedBlockable, "invalidate_start", label);
+                self.panic = platform::catch(report).err();
+            }
+        }
+        self.are_good()
+    }
+
+    /// Makes the second passes, in the order of the first ones (clause C3.8). The first panic goes on after the rest.
+    #[inline(never)]
+    fn finish(&mut self) {
+        while let Some((node, invalidation)) = self.begun.next() {
+            // SAFETY: it is that of a range of this start, which outlives the pass.
+            finish(node, unsafe { &*invalidation }, &mut self.panic);
         }
     }
 }
@@ -280,6 +278,7 @@ pub(super) fn call(
     part: &Part,
     (owner, limit): (u64, u64),
     count: impl FnOnce(),
+    panic: &mut Option<Payload>,
 ) -> Option<Answer> {
     // SAFETY: found by this start, which is in phase calling (I6).
     let hit = unsafe { node.as_ref() };
@@ -301,45 +300,13 @@ pub(super) fn call(
     }
     count();
     // SAFETY: the table is that of the node, which this start found.
-    Some(unsafe { (callbacks.invalidate)(node, &part.invalidation, sequence) })
+    Some(unsafe { (callbacks.invalidate)(node, &part.invalidation, sequence, panic) })
 }
 
-/// Goes on behind an answer; false if it is a refusal.
-fn accept(
-    answer: Answer,
-    node: NonNull<Node>,
-    part: &Part,
-    begun: &mut Begun,
-    failure: &mut Option<Failure>,
-) -> bool {
-    match answer {
-        Answer::Done => {}
-        Answer::Begun => begin(begun, node, &part.invalidation),
-        Answer::Refused if !part.invalidation.is_blockable() => {
-            *failure = Some(Failure::Refused);
-            return false;
-        }
-        // CONTRACT C5.2: a bug, taken as accepted.
-        Answer::Refused => {
-            // SAFETY: found by this start, which is in phase calling (I6).
-            let label = unsafe { node.as_ref() }.label();
-            diagnostics::report(Rule::RefusedBlockable, "invalidate_start", label);
-        }
-    }
-    true
-}
-
-/// Keeps a second pass for later, or makes it at once.
-#[inline(never)]
-fn begin(begun: &mut Begun, node: NonNull<Node>, invalidation: &Invalidation) {
-    if !begun.add(node, invalidation) {
-        finish_one(node, invalidation);
-    }
-}
-
-fn finish_one(node: NonNull<Node>, invalidation: &Invalidation) {
+/// Makes one second pass, unless a remove took it back.
+fn finish(node: NonNull<Node>, invalidation: &Invalidation, panic: &mut Option<Payload>) {
     // SAFETY: the node began in this start, which is still in phase calling (I6).
     let Some(callbacks) = (unsafe { node.as_ref() }).second_pass() else { return };
     // SAFETY: the table is that of the node, which answered that it has begun.
-    unsafe { (callbacks.finish)(node, invalidation) };
+    unsafe { (callbacks.finish)(node, invalidation, panic) };
 }

@@ -4,115 +4,52 @@
 
 use core::ptr::NonNull;
 
-use super::super::array::{Entries, List};
-use super::super::node::{Flushed, Node};
-use super::{callbacks, keep};
-use crate::hazard::Claim;
+use super::super::array::Entries;
+use super::super::node::Node;
+use super::{callbacks, is_registered_by, newest_first};
 use crate::invalidation::Invalidation;
-use crate::platform::{self, Payload};
-use crate::start::{Ending, keep_first};
+use crate::platform::Payload;
+use crate::start::Ending;
 
-/// Calls what an end owes each node, newest first; the first panic is kept, and the rest goes on.
-pub(super) fn end_all(
+/// Calls what an end owes each node, behind a start that was heard up to `limit`; the first panic is kept, and the rest
+/// goes on.
+#[inline(always)]
+pub(crate) fn end_all(
     entries: Entries<'_>,
     invalidation: &Invalidation,
     limit: u64,
     ending: Ending,
     panic: &mut Option<Payload>,
 ) {
-    keep_first(panic, EndWalk::new(entries, invalidation, limit, ending).call_all());
-}
-
-/// The walk of an end.
-pub(crate) struct EndWalk<'w> {
-    entries: Entries<'w>,
-    invalidation: &'w Invalidation,
-    limit: u64,
-    ending: Ending,
-    /// How many positions are left.
-    left: usize,
-    flushed: Flushed,
-}
-
-impl<'w> EndWalk<'w> {
-    /// The walk of an end in the section that this enters, behind a start that was heard up to `limit`.
-    #[inline(always)]
-    pub(crate) fn enter(
-        list: &'w List,
-        section: Claim<'_>,
-        invalidation: &'w Invalidation,
-        limit: u64,
-        ending: Ending,
-    ) -> Self {
-        list.enter(section);
-        Self::new(list.entries(), invalidation, limit, ending)
-    }
-
-    #[inline(always)]
-    fn new(entries: Entries<'w>, invalidation: &'w Invalidation, limit: u64, ending: Ending) -> Self {
-        EndWalk { entries, invalidation, limit, ending, left: entries.len(), flushed: Flushed::default() }
-    }
-
-    /// Calls what is owed to each node, newest first; returns the first panic, behind the rest.
-    #[inline(always)]
-    pub(crate) fn call_all(&mut self) -> Option<Payload> {
-        match platform::catch(|| self.go_on()) {
-            Ok(()) => None,
-            Err(payload) => self.go_on_behind(payload),
-        }
-    }
-
-    #[cold]
-    fn go_on_behind(&mut self, first: Payload) -> Option<Payload> {
-        let mut panic = Some(first);
-        keep(&mut panic, || self.end_behind_flush());
-        while keep(&mut panic, || self.go_on()).is_none() {
-            keep(&mut panic, || self.end_behind_flush());
-        }
-        panic
-    }
-
-    /// Goes on to the last; a panic in between passes, and what is owed behind it stays.
-    #[inline]
-    fn go_on(&mut self) {
-        for place in (0..self.left).rev() {
-            self.left = place;
-            if let Some(node) = self.entries.get(place) {
-                self.tell(node);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn tell(&self, node: NonNull<Node>) {
-        let (callbacks, what) = (callbacks(node), self.invalidation);
-        match self.ending {
+    for node in newest_first(entries) {
+        // CONTRACT C4.6: no end without its start.
+        match (ending, is_registered_by(node, limit)) {
             // SAFETY: the table is that of the node, which the section of this walk keeps readable.
-            Ending::Whole if self.has_started(node) => unsafe {
-                self.flushed.begin(node);
-                (callbacks.flush_and_end)(node, what, &self.flushed);
+            (Ending::Whole, true) => unsafe {
+                if (callbacks(node).flush_and_end)(node, invalidation, panic) {
+                    end_behind_flush(node, invalidation, panic);
+                }
             },
+            (Ending::Whole, false) => flush_alone(node, invalidation, panic),
             // SAFETY: as above.
-            Ending::Whole => unsafe { (callbacks.invalidate_range)(node, what.range()) },
-            // SAFETY: as above.
-            _ if self.has_started(node) => unsafe { (callbacks.end)(node, what) },
-            _ => {}
+            (_, true) => unsafe { (callbacks(node).end)(node, invalidation, panic) },
+            (_, false) => {}
         }
     }
+}
 
-    /// The end that is owed to the node whose flush panicked: that at which the walk stopped.
-    #[cold]
-    fn end_behind_flush(&self) {
-        if let Some(node) = self.flushed.take() {
-            // SAFETY: the table is that of the node, which the section of this walk keeps readable, on the list or off.
-            unsafe { (callbacks(node).end)(node, self.invalidation) };
-        }
-    }
+/// The flush of a node that has not heard the start.
+#[cold]
+#[inline(never)]
+fn flush_alone(node: NonNull<Node>, invalidation: &Invalidation, panic: &mut Option<Payload>) {
+    // SAFETY: the table is that of the node, which the section of the walk keeps readable.
+    unsafe { (callbacks(node).invalidate_range)(node, invalidation.range(), panic) };
+}
 
-    /// CONTRACT C4.6: no end without its start.
-    #[inline(always)]
-    fn has_started(&self, node: NonNull<Node>) -> bool {
-        // SAFETY: `entries` yields nodes that the walk's section keeps readable.
-        unsafe { node.as_ref() }.is_registered_by(self.limit)
-    }
+/// The end that is owed to a node whose flush has panicked; also if it is off the list since (clause C4.2).
+#[cold]
+#[inline(never)]
+fn end_behind_flush(node: NonNull<Node>, invalidation: &Invalidation, panic: &mut Option<Payload>) {
+    // SAFETY: the table is that of the node, which the section of the walk keeps readable, on the list or off.
+    unsafe { (callbacks(node).end)(node, invalidation, panic) };
 }

@@ -5,12 +5,13 @@
 
 #![expect(unsafe_code, reason = "nodes are called through raw pointers")]
 
+use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
 use super::super::array::{Entries, List};
 use super::super::node::Node;
-use super::callbacks;
 use super::end::end_all;
+use super::{callbacks, is_registered_by};
 use crate::diagnostics::{self, Rule};
 use crate::hazard::Claim;
 use crate::invalidation::Invalidation;
@@ -50,7 +51,7 @@ fn start_parts(
 ) {
     for (heard, part) in parts.iter().enumerate() {
         let walk = StartWalk { entries, limit, invalidation: &part.invalidation };
-        if let Err(stop) = walk.call_all() {
+        if let Some(stop) = walk.call_all() {
             walk.go_on_behind(stop, over, failure);
         }
         if failure.is_some() {
@@ -72,6 +73,7 @@ pub(crate) struct Stop {
 }
 
 /// The walk of a start.
+#[derive(Clone, Copy)]
 pub(crate) struct StartWalk<'w> {
     entries: Entries<'w>,
     pub(crate) limit: u64,
@@ -111,26 +113,19 @@ impl<'w> StartWalk<'w> {
         StartWalk { entries: list.entries(), limit, invalidation }
     }
 
-    /// Calls all starts, newest first, as long as each accepts.
+    /// Calls all starts, newest first, as long as each accepts; none: all have.
     #[inline(always)]
-    pub(crate) fn call_all(&self) -> Result<(), Stop> {
-        let mut left = self.entries.len();
-        let result = platform::catch(|| self.call_while_accepted(&mut left));
-        // A panic leaves something, too.
-        if left == 0 { Ok(()) } else { Err(Stop { left, panic: result.err() }) }
-    }
-
-    #[inline(always)]
-    fn call_while_accepted(&self, left: &mut usize) {
-        for place in (0..*left).rev() {
+    pub(crate) fn call_all(&self) -> Option<Stop> {
+        // Empty unless one refuses; its drop would have to find that out.
+        let mut panic = ManuallyDrop::new(None);
+        for place in (0..self.entries.len()).rev() {
             let Some(node) = self.node(place) else { continue };
-            *left = place + 1;
             // SAFETY: the table is that of the node.
-            if unsafe { (callbacks(node).start)(node, self.invalidation) }.is_err() {
-                return;
+            if unsafe { (callbacks(node).start)(node, self.invalidation, &mut panic) }.is_err() {
+                return Some(Stop { left: place + 1, panic: ManuallyDrop::into_inner(panic) });
             }
         }
-        *left = 0;
+        None
     }
 
     /// Goes on behind the first that did not accept; behind the last, on a failure, `over` is called, and the ends.
@@ -143,13 +138,7 @@ impl<'w> StartWalk<'w> {
     ) {
         let above = Chunk { top: self.entries.len(), bottom: left, refused: None, outer: None };
         let mut chunk = Chunk { top: left, bottom: left - 1, refused: None, outer: Some(&above) };
-        match panic {
-            Some(payload) => {
-                chunk.refuse();
-                *failure = Some(Failure::Panicked(payload));
-            }
-            None => _ = self.accept_refusal(&mut chunk, failure),
-        }
+        self.accept_refusal(&mut chunk, panic, failure);
         self.call_chunk(&mut chunk, over, failure);
     }
 
@@ -157,10 +146,7 @@ impl<'w> StartWalk<'w> {
     fn call_chunk(&self, chunk: &mut Chunk<'_>, over: &mut dyn FnMut(), failure: &mut Option<Failure>) {
         let end = chunk.top.saturating_sub(CHUNK);
         if !matches!(failure, Some(Failure::Panicked(_))) {
-            if let Err(payload) = platform::catch(|| self.call_down_to(end, chunk, failure)) {
-                chunk.refuse();
-                *failure = Some(Failure::Panicked(payload));
-            }
+            self.call_down_to(end, chunk, failure);
         }
         self.go_on(end, chunk, over, failure);
     }
@@ -181,10 +167,7 @@ impl<'w> StartWalk<'w> {
 
     #[inline]
     fn node(&self, place: usize) -> Option<NonNull<Node>> {
-        self.entries.get(place).filter(|node| {
-            // SAFETY: the section of this walk keeps what is on the list readable.
-            unsafe { node.as_ref() }.is_registered_by(self.limit)
-        })
+        self.entries.get(place).filter(|node| is_registered_by(*node, self.limit))
     }
 
     /// Calls the starts from the bottom of the chunk down to `end`. One that panics is left at the bottom.
@@ -192,28 +175,36 @@ impl<'w> StartWalk<'w> {
         for place in (end..chunk.bottom).rev() {
             chunk.bottom = place;
             let Some(node) = self.node(place) else { continue };
+            let mut panic = None;
             // SAFETY: the table is that of the node.
-            let accepted = unsafe { (callbacks(node).start)(node, self.invalidation) }.is_ok();
-            if !accepted && !self.accept_refusal(chunk, failure) {
+            let accepted = unsafe { (callbacks(node).start)(node, self.invalidation, &mut panic) }.is_ok();
+            if !accepted && !self.accept_refusal(chunk, panic, failure) {
                 return;
             }
         }
     }
 
-    /// Takes the refusal of the one at the bottom for what it is; false if the walk is to stop.
-    fn accept_refusal(&self, chunk: &mut Chunk<'_>, failure: &mut Option<Failure>) -> bool {
-        if !self.invalidation.is_blockable() {
+    /// Takes the refusal of the one at the bottom, or its panic, for what it is; false if the walk is to stop.
+    fn accept_refusal(
+        &self,
+        chunk: &mut Chunk<'_>,
+        mut panic: Option<Payload>,
+        failure: &mut Option<Failure>,
+    ) -> bool {
+        let accepts = panic.is_none() && self.invalidation.is_blockable();
+        if !accepts {
             chunk.refuse();
             failure.get_or_insert(Failure::Refused);
-            return true;
+        } else {
+            // CONTRACT C5.2: a bug, taken as accepted.
+            // SAFETY: the section of this walk keeps what is on the list readable.
+            let label = self.entries.get(chunk.bottom).and_then(|node| unsafe { node.as_ref() }.label());
+            let report = || diagnostics::report(Rule::RefusedBlockable, "invalidate_range_start", label);
+            panic = platform::catch(report).err();
         }
-        // CONTRACT C5.2: a bug, taken as accepted.
-        // SAFETY: the section of this walk keeps what is on the list readable.
-        let label = self.entries.get(chunk.bottom).and_then(|node| unsafe { node.as_ref() }.label());
-        let report = || diagnostics::report(Rule::RefusedBlockable, "invalidate_range_start", label);
-        match platform::catch(report) {
-            Ok(()) => true,
-            Err(payload) => {
+        match panic {
+            None => true,
+            Some(payload) => {
                 *failure = Some(Failure::Panicked(payload));
                 false
             }
@@ -227,10 +218,10 @@ impl<'w> StartWalk<'w> {
         }
         for place in (chunk.bottom..chunk.top).rev().filter(|place| !chunk.has_refused(*place)) {
             let Some(node) = self.node(place) else { continue };
-            let callback = callbacks(node).end;
+            let mut panic = None;
             // SAFETY: the table is that of the node, which this section keeps readable.
-            let result = platform::catch(|| unsafe { callback(node, self.invalidation) });
-            if let (Err(payload), Some(Failure::Refused)) = (result, &failure) {
+            unsafe { (callbacks(node).end)(node, self.invalidation, &mut panic) };
+            if let (Some(payload), Some(Failure::Refused)) = (panic, &failure) {
                 *failure = Some(Failure::Panicked(payload));
             }
         }
