@@ -96,7 +96,7 @@ impl<'p> Pass<'p> {
     /// Makes the second passes, if any are due, and counts the hits.
     pub(super) fn finish_all(&mut self, parts: &[Part]) {
         if self.begun.is_due() {
-            self.finish();
+            self.finish(parts);
         }
         if let Some(claim) = parts.first().and_then(|part| part.claim(self.subscriptions)) {
             claim.count(self.called);
@@ -236,10 +236,10 @@ impl<'p> Pass<'p> {
 
     /// Makes the second passes, in the order of the first ones (clause C3.8).
     #[inline(never)]
-    fn finish(&mut self) {
+    fn finish(&mut self, parts: &[Part]) {
         while self.begun.is_due() {
             let second = platform::catch(|| {
-                while let Some((node, invalidation)) = self.begun.next() {
+                while let Some((node, invalidation)) = self.begun.next(parts) {
                     // SAFETY: it is one that `call_some` was given, and outlives the pass.
                     finish_one(node, unsafe { &*invalidation });
                 }
@@ -293,7 +293,7 @@ fn accept(
 ) -> bool {
     match answer {
         Answer::Done => {}
-        Answer::Begun => begin(begun, node, &part.invalidation),
+        Answer::Begun => begin(begun, node, part),
         Answer::Refused if !part.invalidation.is_blockable() => {
             *failure = Some(Failure::Refused);
             return false;
@@ -310,9 +310,9 @@ fn accept(
 
 /// Keeps a second pass for later, or makes it at once.
 #[inline(never)]
-fn begin(begun: &mut Begun, node: NonNull<Node>, invalidation: &Invalidation) {
-    if !begun.add(node, invalidation) {
-        finish_one(node, invalidation);
+fn begin(begun: &mut Begun, node: NonNull<Node>, part: &Part) {
+    if !begun.add(node, part) {
+        finish_one(node, &part.invalidation);
     }
 }
 
