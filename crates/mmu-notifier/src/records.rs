@@ -12,15 +12,15 @@ use core::alloc::Layout;
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
 
-use crate::memory::{block, try_alloc_block};
+use crate::memory::{HUGE, block, try_alloc_block};
 use crate::sync::SpinLock;
 
 /// Whether there are slots at all, or what one record leaves serves another.
 pub(crate) const SLOTS: bool = !cfg!(any(loom, shuttle, mmu_notifier_boxes));
 /// The largest slot.
 const MOST: usize = 256;
-/// How many slots the first block of a type has. Each further one has as many as there are, up to so many bytes: no huge
-/// page, since to touch so much memory for the first time takes longer than its records gain (`docs/performance.md`).
+/// How many slots the first block of a type has. Each further one has as many as there are, up to so many bytes; where
+/// there are as many as that holds, it is a huge page.
 const FIRST: usize = 7;
 const LARGEST: usize = 64 << 10;
 
@@ -113,9 +113,13 @@ impl Records {
     /// Allocates a block, smaller if memory is short, and takes a slot.
     #[inline(never)]
     fn allocate_block(&self, slots: &Slots, bytes: usize) -> Option<NonNull<u8>> {
-        let mut count = self.next_count(slots).min((LARGEST - size_of::<Block>()) / bytes);
+        let there = self.next_count(slots);
+        let largest = if there * bytes < HUGE { LARGEST } else { HUGE };
+        let most = (largest - size_of::<Block>()) / bytes;
+        let mut count = there.min(most);
         let (block, layout) = loop {
-            let layout = block(size_of::<Block>() + count * bytes, align_of::<Block>());
+            let size = if count < most { size_of::<Block>() + count * bytes } else { largest };
+            let layout = block(size, align_of::<Block>());
             match try_alloc_block(layout) {
                 Some(block) => break (block.cast::<Block>(), layout),
                 None if count == 1 => return None,
