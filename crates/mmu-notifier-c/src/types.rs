@@ -103,6 +103,8 @@ pub(crate) struct mmu_interval_notifier_ops {
 pub(crate) struct mmu_interval_notifier {
     /// Its own word is the mark.
     pub(crate) interval: MaybeUninit<Interval>,
+    /// For the library; so the structure is as long as two cache lines.
+    spare: MaybeUninit<u64>,
     pub(crate) ops: *const mmu_interval_notifier_ops,
     pub(crate) mm: M,
 }

@@ -201,7 +201,7 @@ struct Active<S: Borrow<AddressSpaceRef>> {
 impl<S: Borrow<AddressSpaceRef>> Drop for Active<S> {
     #[inline]
     fn drop(&mut self) {
-        start::end_one(self.space.borrow().space(), &self.started, self.part, self.ending);
+        start::end_one(self.space.borrow().space(), &self.started, self.part.clone(), self.ending);
     }
 }
 
@@ -250,7 +250,7 @@ impl<'s> ActiveInvalidation<'s> {
     fn start(space: &'s AddressSpaceRef, what: Invalidation) -> Result<Self, StartError> {
         let mut started = Started::new();
         let held = start::start_one(space.space(), what, &mut started)?;
-        let part = Part { invalidation: what, held };
+        let part = Part::held(what, held);
         if diagnostics::ENABLED {
             // CONTRACT C7.1: a guard that is forgotten is named by where its start was.
             held.set_origin(space.space(), Some(Location::caller()));
@@ -290,7 +290,7 @@ impl<'s> ActiveInvalidation<'s> {
             part.held.set_origin(space.space(), None);
         }
         let ending = mem::replace(ending, Ending::Nothing);
-        let active = Active { space: space.clone(), part: *part, started: *started, ending };
+        let active = Active { space: space.clone(), part: part.clone(), started: *started, ending };
         OwnedActiveInvalidation { active, deferred: self.deferred }
     }
 }

@@ -12,15 +12,15 @@ use core::alloc::Layout;
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
 
-use crate::memory::{block, try_alloc_block};
+use crate::memory::{HUGE, block, try_alloc_block};
 use crate::sync::SpinLock;
 
 /// Whether there are slots at all, or what one record leaves serves another.
 pub(crate) const SLOTS: bool = !cfg!(any(loom, shuttle, mmu_notifier_boxes));
 /// The largest slot.
 const MOST: usize = 256;
-/// How many slots the first block of a type has. Each further one has as many as there are, up to so many bytes: no huge
-/// page, since to touch so much memory for the first time takes longer than its records gain (`docs/performance.md`).
+/// How many slots the first block of a type has. Each further one has as many as there are, up to so many bytes; where
+/// there are as many as that holds, it is a huge page.
 const FIRST: usize = 7;
 const LARGEST: usize = 64 << 10;
 
@@ -57,8 +57,9 @@ struct Free {
     next: *mut Free,
 }
 
-/// The head of a block; the slots stand behind it.
+/// The head of a block; the slots stand behind it. A record that is as large as a cache line stands in one.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Block {
     next: *mut Block,
     layout: Layout,
@@ -112,9 +113,13 @@ impl Records {
     /// Allocates a block, smaller if memory is short, and takes a slot.
     #[inline(never)]
     fn allocate_block(&self, slots: &Slots, bytes: usize) -> Option<NonNull<u8>> {
-        let mut count = self.next_count(slots).min((LARGEST - size_of::<Block>()) / bytes);
+        let there = self.next_count(slots);
+        let largest = if there * bytes < HUGE { LARGEST } else { HUGE };
+        let most = (largest - size_of::<Block>()) / bytes;
+        let mut count = there.min(most);
         let (block, layout) = loop {
-            let layout = block(size_of::<Block>() + count * bytes, align_of::<Block>());
+            let size = if count < most { size_of::<Block>() + count * bytes } else { largest };
+            let layout = block(size, align_of::<Block>());
             match try_alloc_block(layout) {
                 Some(block) => break (block.cast::<Block>(), layout),
                 None if count == 1 => return None,
@@ -201,25 +206,26 @@ mod tests {
         Layout::from_size_align(size, 8).unwrap()
     }
 
-    /// Takes and gives back slots of three types at random; no two that are taken may overlap.
+    /// Takes and gives back slots of several types at random; no two that are taken may overlap.
     #[test]
     fn slots_that_are_taken_do_not_overlap() {
         let records = Records::new();
-        let types = [72, 80, 256].map(|size| (Slots::new(), layout(size)));
+        let line = Layout::from_size_align(64, 64).unwrap();
+        let types = [layout(72), layout(80), layout(256), line].map(|layout| (Slots::new(), layout));
         let mut taken: BTreeMap<usize, usize> = BTreeMap::new();
         let mut state = 7u64;
         for _ in 0..100_000 {
             state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
             let random = (state >> 33) as usize;
-            let (slots, layout) = &types[random % 3];
-            if random / 3 % 5 < 3 || taken.is_empty() {
+            let (slots, layout) = &types[random % 4];
+            if random / 4 % 5 < 3 || taken.is_empty() {
                 let slot = records.allocate(slots, *layout).unwrap().as_ptr() as usize;
-                assert_eq!(slot % 8, 0);
+                assert_eq!(slot % layout.align(), 0);
                 let before = taken.range(..=slot).next_back();
                 assert!(before.is_none_or(|(at, of)| at + types[*of].1.size() <= slot));
                 let behind = taken.range(slot..).next();
                 assert!(behind.is_none_or(|(at, _)| slot + layout.size() <= *at));
-                taken.insert(slot, random % 3);
+                taken.insert(slot, random % 4);
             } else {
                 let some = taken.range(random..).next().or_else(|| taken.range(..).next());
                 let (slot, of) = some.map(|(slot, of)| (*slot, *of)).unwrap();
@@ -228,6 +234,14 @@ mod tests {
                 // SAFETY: it was taken with these, and is not used.
                 unsafe { records.free(slots, NonNull::new(slot as *mut u8).unwrap(), *layout) };
             }
+        }
+    }
+
+    #[test]
+    fn a_record_of_a_cache_line_stands_in_one() {
+        let (records, slots) = (Records::new(), Slots::new());
+        for _ in 0..10_000 {
+            assert_eq!(records.allocate(&slots, layout(64)).unwrap().as_ptr() as usize % 64, 0);
         }
     }
 
@@ -244,7 +258,7 @@ mod tests {
 
     #[test]
     fn what_fits_no_slot_comes_from_the_allocator() {
-        for (size, align) in [(MOST + 8, 8), (80, 16), (4096, 4096)] {
+        for (size, align) in [(MOST + 8, 8), (128, 128), (4096, 4096)] {
             let (records, slots) = (Records::new(), Slots::new());
             let layout = Layout::from_size_align(size, align).unwrap();
             let memory = records.allocate(&slots, layout).unwrap();

@@ -30,6 +30,9 @@ pub(crate) const FAN: usize = if cfg!(any(loom, shuttle)) { 2 } else { 32 };
 /// Hits that a search collects at a time.
 pub(crate) const BATCH: usize = if cfg!(any(loom, shuttle)) { 1 } else { 128 };
 
+/// How many children beyond the one at hand a search has fetched.
+const AHEAD: usize = 2;
+
 /// A leaf or an inner page.
 ///
 /// # Invariants
@@ -281,15 +284,14 @@ pub(super) fn collect<K: Kind>(
     if page.is_leaf() {
         return take_all(page, compare, bounds, after, batch);
     }
-    let children = page.children(compare, bounds);
-    for slot in Bits(children) {
-        compare.prefetch_page(page.child(slot).cast());
-    }
-    let from = after.map_or(0, |(start, _)| *start);
+    let children = page.children(compare, bounds) & !page.passed(compare, after);
+    let mut ahead = Bits(children);
+    ahead.by_ref().take(AHEAD).for_each(|slot| compare.prefetch_page(page.child(slot).cast()));
     Bits(children).all(|slot| {
-        // All starts below a child are at most the next separator.
-        let passed = slot + 1 < FAN && page.key(slot + 1) < from;
-        passed || collect_below(page.child(slot), compare, bounds, after, batch)
+        ahead.next().into_iter().for_each(|slot| compare.prefetch_page(page.child(slot).cast()));
+        // No start below a child is smaller than its separator: behind that of the last hit all are new.
+        let after = after.filter(|(start, _)| page.key(slot) <= *start);
+        collect_below(page.child(slot), compare, bounds, after, batch)
     })
 }
 
@@ -368,6 +370,14 @@ impl Page {
     fn reaches_beyond(&self, begin: usize) -> bool {
         let overhang = self.overhang.load(Ordering::Relaxed);
         overhang != 0 && overhang & below(begin) != 0
+    }
+
+    /// The children of an inner page that hold nothing behind the last hit, as bits.
+    #[inline(always)]
+    fn passed(&self, compare: impl Kind, after: After<'_>) -> u32 {
+        // All starts below a child are at most the next separator.
+        let before = after.and_then(|(start, _)| start.checked_sub(1));
+        before.map_or(0, |byte| below(self.last_child_up_to(compare, byte)))
     }
 
     /// The children of an inner page that may hold what overlaps `bounds`, as bits.

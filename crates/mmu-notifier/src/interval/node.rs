@@ -26,7 +26,6 @@
 #![expect(unsafe_code, reason = "a node leads to its table and to the rest of its record by raw pointers")]
 
 use alloc::boxed::Box;
-use core::cell::Cell;
 use core::mem::offset_of;
 use core::ptr::{self, NonNull, fn_addr_eq};
 
@@ -116,7 +115,7 @@ const REPLACED: usize = 2;
 const STRUCK: usize = 4;
 const TAGS: usize = WITHDRAWN | REPLACED | STRUCK;
 
-/// An interval subscription, as the library sees it. What starts and reads use comes first.
+/// An interval subscription, as the library sees it: a cache line on most machines.
 ///
 /// # Invariants
 /// - `table` leads to a table that lives as long as the node. If that has options and the node is ever dropped,
@@ -135,18 +134,12 @@ pub(crate) struct Node {
     last: u64,
     /// Behind [`hang`](Node::hang) it is a [`Link`].
     place: Place,
-    pub(crate) begun: BegunLink,
+    /// The next of those that wait for their second pass, past what fits a frame.
+    pub(crate) begun: AtomicPtr<Node>,
 }
 
-/// The place of a node in the chain of those that wait for their second pass, past what fits a frame.
-#[derive(Debug)]
-pub(crate) struct BegunLink {
-    pub(crate) next: AtomicPtr<Node>,
-    pub(crate) invalidation: Cell<*const Invalidation>,
-}
-
-// SAFETY: `place` belongs to the index's writer, and then as a link to the hooks' lock; `begun.invalidation` to who
-// moved `begun.next` from null; the rest is atomic or never changes.
+// SAFETY: `place` belongs to the index's writer, and then as a link to the hooks' lock; the rest is atomic or never
+// changes.
 unsafe impl Sync for Node {}
 // SAFETY: as above; nothing belongs to a thread.
 unsafe impl Send for Node {}
@@ -192,7 +185,7 @@ impl Node {
             first,
             last,
             place: Place::nowhere(),
-            begun: BegunLink { next: AtomicPtr::new(ptr::null_mut()), invalidation: Cell::new(ptr::null()) },
+            begun: AtomicPtr::new(ptr::null_mut()),
         }
     }
 

@@ -69,7 +69,7 @@ impl Started {
             End::Whole => Ending::Whole,
             End::OnlyEnd => Ending::OnlyEnd,
         };
-        let part = Part { invalidation: what(), held: self.held };
+        let part = Part::held(what(), self.held);
         start::end_told(space.space(), &self.started, &part, ending);
     }
 }

@@ -96,7 +96,7 @@ fn end_rest(
     details: Details,
     ending: Ending,
 ) {
-    let part = Part { invalidation: Invalidation::join(range, owner, details), held };
+    let part = Part::held(Invalidation::join(range, owner, details), held);
     end_told(space, started, &part, ending);
 }
 
@@ -109,7 +109,7 @@ pub(crate) fn end_told(space: &Space, started: &Started, part: &Part, ending: En
     let Some(subscriptions) = space.subscriptions() else { return };
     trace::ending(subscriptions, slice::from_ref(part));
     if subscriptions.index.is_open() || !end_listed(space, subscriptions, started, part, ending) {
-        let each = || end_each(space, subscriptions, started, slice::from_mut(&mut { *part }), ending);
+        let each = || end_each(space, subscriptions, started, slice::from_mut(&mut part.clone()), ending);
         platform::in_drop(each);
     }
 }

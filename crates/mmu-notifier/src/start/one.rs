@@ -107,7 +107,7 @@ fn start_at<'r>(
     let limit = index.limit();
     let found = index.look(range.bounds());
     let held = Held::new(Claim::One(hazard), identity);
-    let part = || Part { invalidation: Invalidation::join(range, owner, details), held };
+    let part = || Part::held(Invalidation::join(range, owner, details), held);
     if let Found::One(node) = found {
         let of = (space, subscriptions);
         return Left::fill(room, part(), move |left| {

@@ -7,6 +7,7 @@ use core::panic::Location;
 use core::ptr;
 
 use super::StartError;
+use crate::begun::Chain;
 use crate::diagnostics::{self, Rule};
 use crate::hazard::{CALLING, Claim, Hazard, PHASE};
 use crate::hung::Post;
@@ -16,10 +17,12 @@ use crate::space::Space;
 use crate::subscriptions::Subscriptions;
 
 /// One range of a start, and what the start left for its end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Part {
     pub(crate) invalidation: Invalidation,
     pub(crate) held: Held,
+    /// Those that it hit and that wait for their second pass, past what fits the start.
+    pub(crate) begun: Chain,
 }
 
 /// The place of an invalidation among the hazards, and its identity there: two words, for registers. Where there is
@@ -96,7 +99,7 @@ impl Held {
     pub(super) unsafe fn described(self, details: Details) -> Part {
         // SAFETY: as promised by the caller, it is a hazard of a space that is alive.
         let (range, owner) = unsafe { &*self.hazard }.described();
-        Part { invalidation: Invalidation::join(range, owner, details), held: self }
+        Part::held(Invalidation::join(range, owner, details), self)
     }
 
     /// Notes where the start was called, or that the guard may go to another thread.
@@ -144,10 +147,24 @@ fn finish_end(subscriptions: &Subscriptions, claim: Claim<'_>, post: Option<&Pos
     }
 }
 
+impl Clone for Part {
+    /// Gives one of which no second pass is due.
+    #[inline]
+    fn clone(&self) -> Self {
+        Part::held(self.invalidation, self.held)
+    }
+}
+
 impl Part {
     #[inline]
     pub(crate) fn new(invalidation: Invalidation) -> Self {
-        Part { invalidation, held: Held::NOTHING }
+        Part::held(invalidation, Held::NOTHING)
+    }
+
+    /// One that stands there among the hazards.
+    #[inline]
+    pub(crate) fn held(invalidation: Invalidation, held: Held) -> Self {
+        Part { invalidation, held, begun: Chain::new() }
     }
 
     /// Claims a hazard and stores the range there; behind it the caller passes a full fence.

@@ -109,7 +109,7 @@ impl<'p> Pass<'p> {
     /// Makes the second passes, if any are due, and counts the hits.
     pub(super) fn finish_all(&mut self, parts: &[Part]) {
         if self.answers.begun.is_due() {
-            self.answers.finish();
+            self.answers.finish(parts);
         }
         if let Some(claim) = parts.first().and_then(|part| part.claim(self.subscriptions)) {
             claim.count(self.called);
@@ -246,7 +246,7 @@ impl Answers {
     fn accept(&mut self, answer: Answer, node: NonNull<Node>, part: &Part) -> bool {
         match answer {
             Answer::Done => {}
-            Answer::Begun if self.begun.add(node, &part.invalidation) => {}
+            Answer::Begun if self.begun.add(node, part) => {}
             Answer::Begun => finish(node, &part.invalidation, &mut self.panic),
             Answer::Refused if self.panic.is_some() => {}
             Answer::Refused if !part.invalidation.is_blockable() => self.is_refused = true,
@@ -263,8 +263,8 @@ impl Answers {
 
     /// Makes the second passes, in the order of the first ones (clause C3.8). The first panic goes on after the rest.
     #[inline(never)]
-    fn finish(&mut self) {
-        while let Some((node, invalidation)) = self.begun.next() {
+    fn finish(&mut self, parts: &[Part]) {
+        while let Some((node, invalidation)) = self.begun.next(parts) {
             // SAFETY: it is that of a range of this start, which outlives the pass.
             finish(node, unsafe { &*invalidation }, &mut self.panic);
         }

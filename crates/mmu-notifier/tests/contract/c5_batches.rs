@@ -116,6 +116,31 @@ fn c5_8_the_list_hears_each_range_and_a_refusal_ends_those_before() {
 }
 
 #[test]
+fn c5_8_past_128_hits_each_range_finishes_those_that_it_hits_in_order() {
+    let (space, log) = (AddressSpace::new(), Log::default());
+    let pages = |part: u64| part * 30..(part + 1) * 30;
+    let names: Vec<&'static str> = (0..300).map(|page: u64| &*page.to_string().leak()).collect();
+    let insert =
+        |page| space.insert(self::page(page), Probe(names[page as usize], log.clone(), Answer::Begun));
+    let subscriptions: Vec<_> = (0..300).map(|page| insert(page).unwrap()).collect();
+    let mut batch = Batch::new(&space);
+    // The eleventh hits nobody.
+    let order = [5, 0, 9, 10, 3, 8, 1, 7, 2, 6, 4];
+    let whole = |part| Range::new(pages(part).start << 12, pages(part).end << 12).unwrap();
+    order.iter().for_each(|&part| batch.push(whole(part)).unwrap());
+    for _ in 0..2 {
+        let active = batch.start();
+        let hits = |pass: &'static str| {
+            let of_part = move |part| pages(part).map(move |page| format!("{page} {pass} {}", whole(part)));
+            order.into_iter().filter(|part| *part < 10).flat_map(of_part)
+        };
+        assert_eq!(take(&log), hits("invalidate").chain(hits("finish")).collect::<Vec<_>>());
+        active.end();
+    }
+    assert!(subscriptions.iter().all(|subscription| subscription.try_read_begin().is_some()));
+}
+
+#[test]
 fn c5_8_a_hundred_ranges_and_more_than_there_is_room_for() {
     let (space, log) = (AddressSpace::new(), Log::default());
     let mut batch = Batch::new(&space);
