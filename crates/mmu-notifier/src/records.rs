@@ -1,4 +1,5 @@
-//! The memory of records: slots, in blocks that stay until the space goes. Each type has its own.
+//! The memory of records: slots, in blocks that stay until the space goes. Each type has its own, the first of them
+//! beside its [table](crate::interval::Tables).
 //!
 //! An allocator serves everybody; here the next record of a kind stands beside the one before, without a word of the
 //! allocator between, and nobody has to look for it. Slots are taken and given back under one lock, which
@@ -19,8 +20,8 @@ use crate::sync::SpinLock;
 pub(crate) const SLOTS: bool = !cfg!(any(loom, shuttle, mmu_notifier_boxes));
 /// The largest slot.
 const MOST: usize = 256;
-/// How many slots the first block of a type has. Each further one has as many as there are, up to so many bytes: no huge
-/// page, since to touch so much memory for the first time takes longer than its records gain (`docs/performance.md`).
+/// How many slots a type has at first. Each block has as many more as there are, up to so many bytes: no huge page, since
+/// to touch so much memory for the first time takes longer than its records gain (`docs/performance.md`).
 const FIRST: usize = 7;
 const LARGEST: usize = 64 << 10;
 
@@ -70,6 +71,12 @@ const fn fits(layout: Layout) -> bool {
     SLOTS && least && layout.size() <= MOST && layout.align() <= align_of::<Block>()
 }
 
+/// The layout of the first slots for records of this one.
+pub(crate) fn first_slots(record: Layout) -> Layout {
+    let size = if fits(record) { FIRST * record.size() } else { 0 };
+    Layout::from_size_align(size, align_of::<Block>()).expect("slots are small")
+}
+
 impl Records {
     pub(crate) fn new() -> Self {
         Records { lock: SpinLock::new(), blocks: Cell::new(ptr::null_mut()) }
@@ -112,7 +119,7 @@ impl Records {
     /// Allocates a block, smaller if memory is short, and takes a slot.
     #[inline(never)]
     fn allocate_block(&self, slots: &Slots, bytes: usize) -> Option<NonNull<u8>> {
-        let mut count = self.next_count(slots).min((LARGEST - size_of::<Block>()) / bytes);
+        let mut count = self.count(slots).min((LARGEST - size_of::<Block>()) / bytes);
         let (block, layout) = loop {
             let layout = block(size_of::<Block>() + count * bytes, align_of::<Block>());
             match try_alloc_block(layout) {
@@ -138,9 +145,9 @@ impl Records {
         slots.take(bytes)
     }
 
-    fn next_count(&self, slots: &Slots) -> usize {
+    fn count(&self, slots: &Slots) -> usize {
         let _lock = self.lock.lock();
-        slots.count.get().max(FIRST)
+        slots.count.get()
     }
 
     /// Keeps everybody out around a fork.
@@ -155,12 +162,16 @@ impl Records {
 }
 
 impl Slots {
-    pub(crate) fn new() -> Self {
+    /// Makes the slots of a type, in memory for its [first ones](first_slots).
+    ///
+    /// # Safety
+    /// Nobody else uses that memory, which lives as long as this.
+    pub(crate) unsafe fn new(first: *mut u8) -> Self {
         Slots {
             free: Cell::new(ptr::null_mut()),
-            fresh: Cell::new(ptr::null_mut()),
-            left: Cell::new(0),
-            count: Cell::new(0),
+            fresh: Cell::new(first),
+            left: Cell::new(FIRST),
+            count: Cell::new(FIRST),
         }
     }
 
@@ -194,6 +205,7 @@ impl Drop for Records {
 #[cfg(all(test, not(any(loom, shuttle, mmu_notifier_boxes))))]
 mod tests {
     use alloc::collections::BTreeMap;
+    use alloc::vec;
 
     use super::*;
 
@@ -201,11 +213,18 @@ mod tests {
         Layout::from_size_align(size, 8).unwrap()
     }
 
+    /// Slots that stay.
+    fn slots(record: Layout) -> Slots {
+        let room = vec![0u64; first_slots(record).size() / 8].leak();
+        // SAFETY: it is theirs, for good.
+        unsafe { Slots::new(room.as_mut_ptr().cast()) }
+    }
+
     /// Takes and gives back slots of three types at random; no two that are taken may overlap.
     #[test]
     fn slots_that_are_taken_do_not_overlap() {
         let records = Records::new();
-        let types = [72, 80, 256].map(|size| (Slots::new(), layout(size)));
+        let types = [72, 80, 256].map(|size| (slots(layout(size)), layout(size)));
         let mut taken: BTreeMap<usize, usize> = BTreeMap::new();
         let mut state = 7u64;
         for _ in 0..100_000 {
@@ -233,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_is_given_back_is_taken_next() {
-        let (records, slots) = (Records::new(), Slots::new());
+        let (records, slots) = (Records::new(), slots(layout(80)));
         let first = records.allocate(&slots, layout(80)).unwrap();
         let second = records.allocate(&slots, layout(80)).unwrap();
         assert_eq!(second.as_ptr() as usize - first.as_ptr() as usize, 80, "one behind the other");
@@ -245,8 +264,8 @@ mod tests {
     #[test]
     fn what_fits_no_slot_comes_from_the_allocator() {
         for (size, align) in [(MOST + 8, 8), (80, 16), (4096, 4096)] {
-            let (records, slots) = (Records::new(), Slots::new());
             let layout = Layout::from_size_align(size, align).unwrap();
+            let (records, slots) = (Records::new(), slots(layout));
             let memory = records.allocate(&slots, layout).unwrap();
             assert_eq!(memory.as_ptr() as usize % align, 0);
             assert!(records.blocks.get().is_null());
