@@ -12,16 +12,18 @@ use super::{Book, Index, Node, Refused};
 use crate::sync::{AtomicPtr, Ordering, SpinGuard};
 
 impl Index {
-    /// Allocates what [`open`](Self::open) needs.
-    pub(crate) fn prepare(&self) -> Result<(), Refused> {
-        self.add_pages(1, 1)
-    }
-
-    /// Makes the index one that subscriptions can be inserted in. It was [prepared](Self::prepare).
-    pub(crate) fn open(&self) {
+    /// Makes the index one that subscriptions can be inserted in.
+    ///
+    /// # Safety
+    /// From here on it stays where it is: its first page stands in it.
+    ///
+    /// # Context
+    /// Allocates nothing.
+    pub(crate) unsafe fn open(&self) {
         let _lock = self.writer.lock.lock();
         if !self.is_open() {
-            self.set_root(self.writer.pages.take(0));
+            // SAFETY: nobody has made it: there is no root. It stays, as promised by the caller.
+            self.set_root(unsafe { self.first.make() });
         }
     }
 
