@@ -29,8 +29,8 @@ pub(super) struct Slab {
     made: Cell<usize>,
 }
 
-/// How many pages an index that has some allocates together.
-const TOGETHER: usize = if cfg!(any(loom, shuttle)) { 1 } else { 8 };
+/// An index allocates that part of what it has: a small one touches little memory that it does not use.
+const PART: usize = 8;
 /// An index of so many pages allocates as many as a huge page holds.
 const MANY: usize = if cfg!(any(loom, shuttle)) { usize::MAX } else { 2 * IN_HUGE };
 const IN_HUGE: usize = (HUGE - BEFORE_PAGES) / size_of::<Page>();
@@ -130,7 +130,8 @@ impl Pages {
 
     /// How many pages to allocate where so many are missing.
     pub(super) fn worth_allocating(&self, missing: usize) -> usize {
-        missing.max(if self.count.get() < MANY { TOGETHER } else { IN_HUGE })
+        let count = self.count.get();
+        missing.max(if count < MANY { count / PART } else { IN_HUGE })
     }
 
     /// Takes in what [`allocate`](Self::allocate) made.

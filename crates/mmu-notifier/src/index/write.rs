@@ -73,9 +73,8 @@ impl Index {
             }
             let (page, slot) = self.descend(bounds.0);
             let needed = pages_needed(page);
-            if self.writer.pages.free_count() < needed {
-                self.writer.pages.reclaim(book);
-            }
+            // Even where there are enough: these are in the caches, and no memory that nobody has touched.
+            self.writer.pages.reclaim(book);
             let missing = needed.saturating_sub(self.writer.pages.free_count());
             if missing == 0 {
                 let leaf = self.leaf_for(page, slot, bounds.0);
