@@ -42,7 +42,7 @@ use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinLock};
 use compare::{Compare, of_kind};
 use page::Page;
 pub(crate) use page::{BATCH, Batch, Found};
-use reclaim::Pages;
+use reclaim::{First, Pages};
 
 /// Asks the processor what it has, which may take tens of microseconds the first time.
 pub(crate) fn look_at_machine() {
@@ -67,6 +67,7 @@ pub(crate) struct Index {
     epoch: AtomicU64,
     compare: Compare,
     writer: Writer,
+    first: First,
 }
 
 /// What only inserts and removes touch. It has cache lines of its own: every start reads what stands before it.
@@ -97,6 +98,7 @@ impl Index {
                 closed: Cell::new(false),
                 count: AtomicU64::new(0),
             },
+            first: First::new(),
         }
     }
 

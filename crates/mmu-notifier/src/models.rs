@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use loom::cell::UnsafeCell;
 
+use crate::hazard::Book;
 use crate::interval::{self, Answer, Sequence};
 use crate::{AddressSpace, Invalidation, Range};
 
@@ -39,6 +40,12 @@ fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
     builder.max_branches = 20_000;
     builder.check(model);
+}
+
+/// A book, to be put where it stays before it is used.
+fn book() -> Book {
+    // SAFETY: so do the models.
+    unsafe { Book::new(1) }
 }
 
 /// A space that intervals can be inserted in.

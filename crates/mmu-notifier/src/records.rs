@@ -1,4 +1,5 @@
-//! The memory of records: slots, in blocks that stay until the space goes. Each type has its own.
+//! The memory of records: slots, in blocks that stay until the space goes. Each type has its own, the first of them
+//! beside its [table](crate::interval::Tables).
 //!
 //! An allocator serves everybody; here the next record of a kind stands beside the one before, without a word of the
 //! allocator between, and nobody has to look for it. Slots are taken and given back under one lock, which
@@ -19,8 +20,8 @@ use crate::sync::SpinLock;
 pub(crate) const SLOTS: bool = !cfg!(any(loom, shuttle, mmu_notifier_boxes));
 /// The largest slot.
 const MOST: usize = 256;
-/// How many slots the first block of a type has. Each further one has as many as there are, up to so many bytes; where
-/// there are as many as that holds, it is a huge page.
+/// How many slots a type has at first. Each block has as many more as there are, up to so many bytes; where there are as
+/// many as that holds, it is a huge page.
 const FIRST: usize = 7;
 const LARGEST: usize = 64 << 10;
 
@@ -57,7 +58,7 @@ struct Free {
     next: *mut Free,
 }
 
-/// The head of a block; the slots stand behind it. A record that is as large as a cache line stands in one.
+/// The head of a block; the slots stand behind it. A record that is as large as a cache line stands in one there.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Block {
@@ -69,6 +70,12 @@ struct Block {
 const fn fits(layout: Layout) -> bool {
     let least = size_of::<Free>() <= layout.size() && align_of::<Free>() <= layout.align();
     SLOTS && least && layout.size() <= MOST && layout.align() <= align_of::<Block>()
+}
+
+/// The layout of the first slots for records of this one.
+pub(crate) fn first_slots(record: Layout) -> Layout {
+    let size = if fits(record) { FIRST * record.size() } else { 0 };
+    Layout::from_size_align(size, record.align()).expect("slots are small")
 }
 
 impl Records {
@@ -113,7 +120,7 @@ impl Records {
     /// Allocates a block, smaller if memory is short, and takes a slot.
     #[inline(never)]
     fn allocate_block(&self, slots: &Slots, bytes: usize) -> Option<NonNull<u8>> {
-        let there = self.next_count(slots);
+        let there = self.count(slots);
         let largest = if there * bytes < HUGE { LARGEST } else { HUGE };
         let most = (largest - size_of::<Block>()) / bytes;
         let mut count = there.min(most);
@@ -143,9 +150,9 @@ impl Records {
         slots.take(bytes)
     }
 
-    fn next_count(&self, slots: &Slots) -> usize {
+    fn count(&self, slots: &Slots) -> usize {
         let _lock = self.lock.lock();
-        slots.count.get().max(FIRST)
+        slots.count.get()
     }
 
     /// Keeps everybody out around a fork.
@@ -160,12 +167,16 @@ impl Records {
 }
 
 impl Slots {
-    pub(crate) fn new() -> Self {
+    /// Makes the slots of a type, in memory for its [first ones](first_slots).
+    ///
+    /// # Safety
+    /// Nobody else uses that memory, which lives as long as this.
+    pub(crate) unsafe fn new(first: *mut u8) -> Self {
         Slots {
             free: Cell::new(ptr::null_mut()),
-            fresh: Cell::new(ptr::null_mut()),
-            left: Cell::new(0),
-            count: Cell::new(0),
+            fresh: Cell::new(first),
+            left: Cell::new(FIRST),
+            count: Cell::new(FIRST),
         }
     }
 
@@ -206,12 +217,21 @@ mod tests {
         Layout::from_size_align(size, 8).unwrap()
     }
 
+    /// Slots that stay.
+    fn slots(record: Layout) -> Slots {
+        let room = first_slots(record);
+        // SAFETY: the layout has a size.
+        let memory = unsafe { alloc(Layout::from_size_align(room.size().max(1), room.align()).unwrap()) };
+        // SAFETY: it is theirs, for good.
+        unsafe { Slots::new(memory) }
+    }
+
     /// Takes and gives back slots of several types at random; no two that are taken may overlap.
     #[test]
     fn slots_that_are_taken_do_not_overlap() {
         let records = Records::new();
         let line = Layout::from_size_align(64, 64).unwrap();
-        let types = [layout(72), layout(80), layout(256), line].map(|layout| (Slots::new(), layout));
+        let types = [layout(72), layout(80), layout(256), line].map(|layout| (slots(layout), layout));
         let mut taken: BTreeMap<usize, usize> = BTreeMap::new();
         let mut state = 7u64;
         for _ in 0..100_000 {
@@ -239,15 +259,14 @@ mod tests {
 
     #[test]
     fn a_record_of_a_cache_line_stands_in_one() {
-        let (records, slots) = (Records::new(), Slots::new());
-        for _ in 0..10_000 {
-            assert_eq!(records.allocate(&slots, layout(64)).unwrap().as_ptr() as usize % 64, 0);
-        }
+        let (records, slots) = (Records::new(), slots(layout(64)));
+        let taken = (0..10_000).map(|_| records.allocate(&slots, layout(64)).unwrap().as_ptr() as usize);
+        assert!(taken.skip(FIRST).all(|slot| slot % 64 == 0), "all but those beside the table");
     }
 
     #[test]
     fn what_is_given_back_is_taken_next() {
-        let (records, slots) = (Records::new(), Slots::new());
+        let (records, slots) = (Records::new(), slots(layout(80)));
         let first = records.allocate(&slots, layout(80)).unwrap();
         let second = records.allocate(&slots, layout(80)).unwrap();
         assert_eq!(second.as_ptr() as usize - first.as_ptr() as usize, 80, "one behind the other");
@@ -259,8 +278,8 @@ mod tests {
     #[test]
     fn what_fits_no_slot_comes_from_the_allocator() {
         for (size, align) in [(MOST + 8, 8), (128, 128), (4096, 4096)] {
-            let (records, slots) = (Records::new(), Slots::new());
             let layout = Layout::from_size_align(size, align).unwrap();
+            let (records, slots) = (Records::new(), slots(layout));
             let memory = records.allocate(&slots, layout).unwrap();
             assert_eq!(memory.as_ptr() as usize % align, 0);
             assert!(records.blocks.get().is_null());

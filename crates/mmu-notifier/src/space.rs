@@ -25,6 +25,7 @@ use crate::fork::Registered;
 use crate::interval::InsertErrorKind;
 use crate::list::{self, RegisterErrorKind};
 use crate::map_lock::{MapLock, MapLockGuard};
+use crate::memory::Aligned;
 use crate::subscriptions::Subscriptions;
 use crate::sync::{AtomicPtr, AtomicU64, Ordering, full_fence};
 use crate::trace;
@@ -97,7 +98,7 @@ const _: () = assert!(
 /// What subscribers need: published already, or made and not published yet.
 enum Prepared<'s> {
     There(&'s Subscriptions),
-    Made(Box<Subscriptions>),
+    Made(Aligned<Subscriptions>),
 }
 
 impl Deref for Prepared<'_> {
@@ -175,14 +176,14 @@ impl Space {
     }
 
     #[cold]
-    fn publish_made(&self, made: Box<Subscriptions>) -> &Subscriptions {
-        let made = Box::into_raw(made);
+    fn publish_made(&self, made: Aligned<Subscriptions>) -> &Subscriptions {
+        let made = made.into_raw();
         let null = ptr::null_mut();
         // ORDERING: release, for the acquire in `subscriptions`.
         if self.subscriptions.compare_exchange(null, made, Ordering::AcqRel, Ordering::Acquire).is_err() {
             // Only where the map lock was not held, which is diagnosed.
             // SAFETY: made by `prepare`, and nobody else knows it.
-            drop(unsafe { Box::from_raw(made) });
+            drop(NonNull::new(made).map(|made| unsafe { Aligned::from_raw(made) }));
         }
         // ORDERING: published, F, users; against users, F, subscriptions in `exit`: one of the two closes.
         full_fence();
@@ -199,10 +200,10 @@ impl Space {
         if prepared.index.is_open() {
             return Ok(self.publish(prepared));
         }
-        prepared.index.prepare().map_err(|_| RegisterErrorKind::OutOfMemory)?;
         self.with_all_locked(|| {
             let subscriptions = self.publish(prepared);
-            subscriptions.index.open();
+            // SAFETY: what is published stays where it is.
+            unsafe { subscriptions.index.open() };
             subscriptions
         })
     }
@@ -265,10 +266,9 @@ impl Space {
 
 impl Drop for Space {
     fn drop(&mut self) {
-        let subscriptions = self.subscriptions.load(Ordering::Relaxed);
-        if !subscriptions.is_null() {
+        if let Some(subscriptions) = NonNull::new(self.subscriptions.load(Ordering::Relaxed)) {
             // SAFETY: made by `prepare`; with the last holder nobody else knows it.
-            let subscriptions = unsafe { Box::from_raw(subscriptions) };
+            let subscriptions = unsafe { Aligned::from_raw(subscriptions) };
             diagnostics::leaked_guards(&subscriptions);
         }
     }

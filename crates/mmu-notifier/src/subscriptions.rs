@@ -1,7 +1,7 @@
 //! What a space needs once somebody watches it: made at the first registration of any kind, freed with the
 //! last holder (clause C2.2).
 
-use alloc::boxed::Box;
+#![expect(unsafe_code, reason = "what hazards stand in has to stay where it is")]
 
 use crate::frame::{self, Kind};
 use crate::hazard::{Book, Claim};
@@ -9,6 +9,7 @@ use crate::hung::{Hooks, Post};
 use crate::index::Index;
 use crate::interval::Tables;
 use crate::list::List;
+use crate::memory::Aligned;
 use crate::platform::{self, Bell, Payload};
 use crate::records::Records;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -42,10 +43,12 @@ impl Subscriptions {
         id: u64,
         label: Option<&'static str>,
         leaves_work: bool,
-    ) -> Option<Box<Subscriptions>> {
-        let subscriptions = Subscriptions {
+    ) -> Option<Aligned<Subscriptions>> {
+        // Made where it stays: this is large, and most of it is written when it is used.
+        Aligned::try_new(|| Subscriptions {
             index: Index::new(),
-            book: Book::new(id),
+            // SAFETY: it is made where it stays.
+            book: unsafe { Book::new(id) },
             hooks: Hooks::new(leaves_work),
             list: List::new(),
             tables: Tables::new(),
@@ -57,9 +60,7 @@ impl Subscriptions {
             exited: AtomicU32::new(0),
             id,
             label,
-        };
-        let subscriptions = crate::memory::try_box(subscriptions).ok()?;
-        subscriptions.book.refill(0).then_some(subscriptions)
+        })
     }
 
     /// Tells those who wait at `post`, if anybody may. Returns the panic of what was finished there, which the

@@ -64,6 +64,19 @@ pub(crate) fn publish(word: &AtomicU64, value: u64) {
     }
 }
 
+/// Exchanges the value of a word, acquire and release, and orders what comes before against every load behind it.
+#[inline(always)]
+pub(crate) fn exchange(word: &AtomicU32, value: u32) -> u32 {
+    if cfg!(all(target_arch = "x86_64", not(any(loom, shuttle, mmu_notifier_tsan)))) {
+        // ORDERING: as in `publish`: a locked exchange is the fence.
+        word.swap(value, Ordering::SeqCst)
+    } else {
+        let before = word.swap(value, Ordering::AcqRel);
+        full_fence();
+        before
+    }
+}
+
 /// A lock that spins, for the few instructions in which the library changes its own books.
 ///
 /// It is never held while a callback, an allocator or a destructor runs, so its holder cannot need it again.
@@ -122,8 +135,8 @@ impl SpinGuard<'_> {
     #[inline(always)]
     pub(crate) fn open_fenced(self) {
         if cfg!(all(target_arch = "x86_64", not(any(loom, shuttle, mmu_notifier_tsan)))) {
-            // ORDERING: as in `publish`: a locked exchange is the release, for the next holder, and the fence.
-            core::mem::ManuallyDrop::new(self).lock.held.swap(0, Ordering::SeqCst);
+            // ORDERING: the release, for the next holder, and the fence.
+            exchange(&core::mem::ManuallyDrop::new(self).lock.held, 0);
         } else {
             drop(self);
             full_fence();

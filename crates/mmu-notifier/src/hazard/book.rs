@@ -27,12 +27,16 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    /// Makes an empty book for the space `id`; [`refill`](Self::refill) it before use.
-    pub(crate) fn new(id: u64) -> Self {
+    /// Makes an empty book for the space `id`, with a full reserve.
+    ///
+    /// # Safety
+    /// It stays where it is once it is used: hazards stand in it.
+    pub(crate) unsafe fn new(id: u64) -> Self {
         Book {
             head: AtomicPtr::new(ptr::null_mut()),
-            reserve: Reserve::new(),
-            ids: AtomicU64::new(FIRST_ID),
+            // SAFETY: as promised by the caller.
+            reserve: unsafe { Reserve::new(FIRST_ID) },
+            ids: AtomicU64::new(FIRST_ID + RESERVE as u64),
             crowd: Crowd::new(),
             id,
         }
@@ -332,7 +336,8 @@ mod tests {
 
     #[test]
     fn c7_3_c7_4_a_slab_that_a_thread_was_adding_at_the_fork_is_not_counted_in_the_child() {
-        let book = Book::new(1);
+        // SAFETY: it stays here.
+        let book = unsafe { Book::new(1) };
         assert!(book.refill(0));
         book.reserve.count_a_slab_that_is_not_linked();
         // What the child does.

@@ -67,12 +67,12 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// An empty page.
-    pub(super) fn new() -> Self {
+    /// An empty page of `level`.
+    pub(super) fn new(level: u32) -> Self {
         Page {
             live: AtomicU32::new(0),
             overhang: AtomicU32::new(0),
-            level: Cell::new(0),
+            level: Cell::new(level),
             used: AtomicU32::new(0),
             parent: Cell::new(ptr::null()),
             slot: Cell::new(0),

@@ -10,30 +10,32 @@
 
 use alloc::alloc::dealloc;
 use core::alloc::Layout;
-use core::cell::Cell;
+use core::cell::{Cell, UnsafeCell};
+use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
 use super::page::Page;
 use crate::hazard::Book;
-use crate::memory::{HUGE, block, try_alloc_block};
+use crate::memory::{HUGE, UNASKED, block, try_alloc_block};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Pages that were allocated together; they stand behind this.
 ///
 /// # Invariants
 /// There is room for `count` pages from [`page`](Self::page) 0 on, in one block with this; the first `made` are pages.
-#[repr(C, align(64))]
 pub(super) struct Slab {
     next: Cell<*mut Slab>,
     count: usize,
     made: Cell<usize>,
 }
 
-/// How many pages an index that has some allocates together.
-const TOGETHER: usize = if cfg!(any(loom, shuttle)) { 1 } else { 8 };
+/// An index allocates that part of what it has: a small one touches little memory that it does not use.
+const PART: usize = 8;
 /// An index of so many pages allocates as many as a huge page holds.
 const MANY: usize = if cfg!(any(loom, shuttle)) { usize::MAX } else { 2 * IN_HUGE };
-const IN_HUGE: usize = (HUGE - size_of::<Slab>()) / size_of::<Page>();
+const IN_HUGE: usize = (HUGE - BEFORE_PAGES) / size_of::<Page>();
+/// What the pages of a slab begin behind at the most.
+const BEFORE_PAGES: usize = size_of::<Slab>() + align_of::<Page>();
 
 impl Slab {
     /// Makes one without pages; none if there is no memory.
@@ -46,15 +48,16 @@ impl Slab {
 
     /// Where a page of a slab stands.
     fn page(slab: NonNull<Slab>, at: usize) -> *mut Page {
-        const { assert!(align_of::<Page>() == align_of::<Slab>() && size_of::<Slab>() % align_of::<Page>() == 0) };
-        slab.as_ptr().wrapping_add(1).cast::<Page>().wrapping_add(at)
+        let behind = slab.as_ptr().wrapping_add(1).cast::<u8>();
+        let pages = behind.wrapping_add(behind.align_offset(align_of::<Page>()));
+        pages.cast::<Page>().wrapping_add(at)
     }
 
-    /// Makes the next page; none if all are made.
+    /// Makes the next page, of `level`; none if all are made.
     ///
     /// # Safety
     /// The slab is the caller's.
-    unsafe fn make(slab: NonNull<Slab>) -> Option<*const Page> {
+    unsafe fn make(slab: NonNull<Slab>, level: u32) -> Option<*const Page> {
         // SAFETY: as promised by the caller.
         let header = unsafe { slab.as_ref() };
         let at = header.made.get();
@@ -63,7 +66,7 @@ impl Slab {
         }
         let page = Slab::page(slab, at);
         // SAFETY: page points to fresh memory of its layout.
-        unsafe { page.write(Page::new()) };
+        unsafe { page.write(Page::new(level)) };
         header.made.set(at + 1);
         Some(page)
     }
@@ -72,16 +75,38 @@ impl Slab {
 /// Pages that are not linked; used under the writer lock.
 ///
 /// # Invariants
-/// A page is in one of the two lists, or linked below the root, and in one of the slabs. Those that the newest slab has
-/// not made yet are free as well; all older ones are made.
+/// A page is in one of the two lists, or linked below the root, and it is the [first](First), or in one of the slabs. Those
+/// that the newest slab has not made yet are free as well; all older ones are made.
 #[derive(Debug)]
 pub(super) struct Pages {
     free: Cell<*const Page>,
     free_count: Cell<usize>,
     retired: Cell<*const Page>,
     slabs: Cell<*mut Slab>,
-    /// How many there are, in all slabs.
+    /// How many there are, in all slabs and before them.
     count: Cell<usize>,
+}
+
+/// Memory for the first page of an index, of which it is part.
+#[derive(Debug)]
+pub(super) struct First(UnsafeCell<MaybeUninit<Page>>);
+
+impl First {
+    pub(super) fn new() -> Self {
+        First(UnsafeCell::new(MaybeUninit::uninit()))
+    }
+
+    /// Makes the page, a leaf.
+    ///
+    /// # Safety
+    /// It is made once, and this stays where it is from then on.
+    pub(super) unsafe fn make(&self) -> &Page {
+        let page = self.0.get().cast::<Page>();
+        // SAFETY: it is memory for a page, which nobody uses yet, as promised by the caller.
+        unsafe { page.write(Page::new(0)) };
+        // SAFETY: it was just made.
+        unsafe { &*page }
+    }
 }
 
 impl Pages {
@@ -91,7 +116,7 @@ impl Pages {
             free_count: Cell::new(0),
             retired: Cell::new(ptr::null()),
             slabs: Cell::new(ptr::null_mut()),
-            count: Cell::new(0),
+            count: Cell::new(1),
         }
     }
 
@@ -105,19 +130,14 @@ impl Pages {
 
     /// How many pages to allocate where so many are missing.
     pub(super) fn worth_allocating(&self, missing: usize) -> usize {
-        match self.count.get() {
-            0 => missing,
-            MANY.. => missing.max(IN_HUGE),
-            _ => missing.max(TOGETHER),
-        }
+        let count = self.count.get();
+        missing.max(if count < MANY { count / PART } else { IN_HUGE })
     }
 
     /// Takes in what [`allocate`](Self::allocate) made.
     pub(super) fn add(&self, slab: NonNull<Slab>) {
         // Hardly ever is there more than one left.
-        // SAFETY: the slabs are the writer's.
-        while let Some(page) = NonNull::new(self.slabs.get()).and_then(|newest| unsafe { Slab::make(newest) })
-        {
+        while let Some(page) = self.make(0) {
             self.free_count.set(self.free_count.get() - 1);
             self.add_free(page);
         }
@@ -142,7 +162,11 @@ impl Pages {
     pub(super) fn take<'p>(&self, level: u32) -> &'p Page {
         self.free_count.set(self.free_count.get() - 1);
         // SAFETY: free pages are the writer's, and live until the index goes.
-        let Some(page) = (unsafe { self.free.get().as_ref() }) else { return self.take_fresh(level) };
+        let Some(page) = (unsafe { self.free.get().as_ref() }) else {
+            let page = self.make(level).expect("the writer counted its free pages before it began");
+            // SAFETY: it was just made, and lives until the index goes.
+            return unsafe { &*page };
+        };
         self.free.set(page.next.get());
         page.live.store(0, Ordering::Relaxed);
         page.overhang.store(0, Ordering::Relaxed);
@@ -159,15 +183,11 @@ impl Pages {
         page
     }
 
-    /// Makes one that the newest slab has not made yet.
-    fn take_fresh<'p>(&self, level: u32) -> &'p Page {
-        let newest = NonNull::new(self.slabs.get());
+    /// Makes one that the newest slab has not made yet; none if all are made.
+    fn make(&self, level: u32) -> Option<*const Page> {
+        let newest = NonNull::new(self.slabs.get())?;
         // SAFETY: the slabs are the writer's.
-        let page = newest.and_then(|newest| unsafe { Slab::make(newest) });
-        // SAFETY: it was just made, and lives until the index goes.
-        let page = unsafe { &*page.expect("the writer counted its free pages before it began") };
-        page.level.set(level);
-        page
+        unsafe { Slab::make(newest, level) }
     }
 
     /// Keeps a page that was just unlinked until no search can be in it.
@@ -218,6 +238,6 @@ impl Drop for Pages {
 
 /// Of a slab with so many pages.
 fn layout(count: usize) -> Layout {
-    let size = size_of::<Slab>() + count * size_of::<Page>();
-    block(if count == IN_HUGE { HUGE } else { size }, align_of::<Slab>())
+    let size = BEFORE_PAGES + count * size_of::<Page>();
+    block(if count == IN_HUGE { HUGE } else { size }, UNASKED)
 }

@@ -12,16 +12,18 @@ use super::{Book, Index, Node, Refused};
 use crate::sync::{AtomicPtr, Ordering, SpinGuard};
 
 impl Index {
-    /// Allocates what [`open`](Self::open) needs.
-    pub(crate) fn prepare(&self) -> Result<(), Refused> {
-        self.add_pages(1, 1)
-    }
-
-    /// Makes the index one that subscriptions can be inserted in. It was [prepared](Self::prepare).
-    pub(crate) fn open(&self) {
+    /// Makes the index one that subscriptions can be inserted in.
+    ///
+    /// # Safety
+    /// From here on it stays where it is: its first page stands in it.
+    ///
+    /// # Context
+    /// Allocates nothing.
+    pub(crate) unsafe fn open(&self) {
         let _lock = self.writer.lock.lock();
         if !self.is_open() {
-            self.set_root(self.writer.pages.take(0));
+            // SAFETY: nobody has made it: there is no root. It stays, as promised by the caller.
+            self.set_root(unsafe { self.first.make() });
         }
     }
 
@@ -71,9 +73,8 @@ impl Index {
             }
             let (page, slot) = self.descend(bounds.0);
             let needed = pages_needed(page);
-            if self.writer.pages.free_count() < needed {
-                self.writer.pages.reclaim(book);
-            }
+            // Even where there are enough: these are in the caches, and no memory that nobody has touched.
+            self.writer.pages.reclaim(book);
             let missing = needed.saturating_sub(self.writer.pages.free_count());
             if missing == 0 {
                 let leaf = self.leaf_for(page, slot, bounds.0);

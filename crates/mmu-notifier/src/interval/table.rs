@@ -2,15 +2,14 @@
 //! space, and to the slots that they stand in: less in each.
 //!
 //! A space keeps its tables in a list, newest first, until its memory goes. Whoever finds none for a type adds one; two
-//! at once may add two.
+//! at once may add two. The first slots stand behind the table, in one piece of memory.
 
-use alloc::boxed::Box;
+use alloc::alloc::{alloc, dealloc};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
 use super::node::Callbacks;
-use crate::memory::try_box;
-use crate::records::Slots;
+use crate::records::{Slots, first_slots};
 use crate::space::{AddressSpaceRef, Space};
 use crate::sync::{AtomicPtr, Ordering};
 
@@ -70,7 +69,8 @@ struct Table {
 /// The tables of a space.
 ///
 /// # Invariants
-/// The list leads through boxes that live as long as this; what changes in them are the slots.
+/// The list leads through tables that live as long as this, each in memory [with its first slots](with_slots); what
+/// changes in them are the slots.
 #[derive(Debug)]
 pub(crate) struct Tables(AtomicPtr<Table>);
 
@@ -102,8 +102,14 @@ impl Tables {
 
     #[cold]
     fn add(&self, of: &Callbacks, layout: Layout, space: &AddressSpaceRef) -> Option<&Callbacks> {
-        let table = Table { callbacks: *of, slots: Slots::new(), layout, next: ptr::null_mut() };
-        let table = Box::into_raw(try_box(table).ok()?);
+        let (whole, behind) = with_slots(layout);
+        // SAFETY: a table has a size.
+        let memory = NonNull::new(unsafe { alloc(whole) })?;
+        let table = memory.cast::<Table>().as_ptr();
+        // SAFETY: the first slots stand behind the table, and go with it.
+        let slots = unsafe { Slots::new(memory.as_ptr().wrapping_add(behind)) };
+        // SAFETY: it is fresh memory, which begins with room for a table.
+        unsafe { table.write(Table { callbacks: *of, slots, layout, next: ptr::null_mut() }) };
         // SAFETY: until it is in the list it is this call's.
         let slots = NonNull::from(unsafe { &(*table).slots });
         // SAFETY: as above.
@@ -127,8 +133,16 @@ impl Drop for Tables {
         let mut at = self.0.load(Ordering::Relaxed);
         while !at.is_null() {
             // SAFETY: the space goes, and all its records are gone: nobody else knows its tables.
-            let table = unsafe { Box::from_raw(at) };
+            let table = unsafe { at.read() };
+            let (whole, _) = with_slots(table.layout);
+            // SAFETY: it was allocated with this layout, and is not used again.
+            unsafe { dealloc(at.cast(), whole) };
             at = table.next;
         }
     }
+}
+
+/// The layout of a table for records of this one with their first slots, and where those stand in it.
+fn with_slots(record: Layout) -> (Layout, usize) {
+    Layout::new::<Table>().extend(first_slots(record)).expect("slots are small")
 }

@@ -122,10 +122,10 @@ impl List {
         self.count() != 0
     }
 
-    /// Enters a section in which nothing is loaded of the list.
+    /// Enters a section in which nothing is loaded of the list; its claim of a release is what passes F.
     #[inline]
     pub(crate) fn mark(&self, claim: Claim<'_>) {
-        self.grace.mark_fenced(claim);
+        self.grace.mark(claim);
     }
 
     /// The number of the newest registration; whoever has it or a smaller one is found by a walk.

@@ -15,7 +15,8 @@
 //!   the one before it had.
 //!
 //! A release of a single node is a section as well: the exit waits for it, and so does every other grace period, or the
-//! release sees what came before that. It loads nothing of the list, so it only *marks* itself, and passes F.
+//! release sees what came before that. It loads nothing of the list, so it only *marks* itself; it passes F with the claim
+//! of the release.
 //!
 //! So walks cost no fence where the list does not change, and no change costs a system call where changes come
 //! often.
@@ -75,17 +76,10 @@ impl Grace {
         }
     }
 
-    /// Enters a section in which nothing is loaded of the list.
+    /// Stores the section; returns its stamp. Who loads nothing of the list in it need not go on as [`enter`](Self::enter)
+    /// does.
     #[inline]
-    pub(super) fn mark_fenced(&self, claim: Claim<'_>) {
-        self.mark(claim);
-        // ORDERING: section, F, what the callback loads; against what a grace period is to be behind, F, sections.
-        full_fence();
-    }
-
-    /// Stores the section; returns its stamp.
-    #[inline]
-    fn mark(&self, claim: Claim<'_>) -> u64 {
+    pub(super) fn mark(&self, claim: Claim<'_>) -> u64 {
         // ORDERING: acquire pairs with `advance`: who carries a new stamp sees what was changed before it.
         let stamp = self.stamp.load(Ordering::Acquire);
         claim.enter_section(stamp);

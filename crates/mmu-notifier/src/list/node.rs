@@ -11,7 +11,7 @@ use crate::hung::Hung;
 use crate::invalidation::Invalidation;
 use crate::platform::Payload;
 use crate::space::Pte;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, exchange};
 
 /// A question about the accessed bits (clause C5.6).
 #[derive(Clone, Copy, Debug)]
@@ -109,11 +109,11 @@ impl Node {
         self.off.store(1, Ordering::Release);
     }
 
-    /// Claims the one release; false if somebody else has it.
+    /// Claims the one release, and passes a full fence; false if somebody else has it.
     pub(crate) fn claim_release(&self) -> bool {
         // ORDERING: one of two claims wins. Who loses (acquire) finds the section that the winner (release) calls in, and
-        // waits for it.
-        self.released.swap(1, Ordering::AcqRel) == 0
+        // waits for it. And section, F, what the callback loads; against what a grace period is to be behind, F, sections.
+        exchange(&self.released, 1) == 0
     }
 
     pub(crate) fn label(&self) -> Option<&'static str> {

@@ -137,6 +137,9 @@ unsafe fn give_back<N>(record: NonNull<Record<N>>, space: NonNull<Space>) {
 }
 
 /// Makes a record and puts it on the list.
+// In each caller: one without a key then copies none. What is copied together was stored in pieces, and such a load waits
+// for all stores before it, which takes longer than a locked operation.
+#[inline(always)]
 fn add<N: Notifier>(
     space: &AddressSpaceRef,
     lock: &MapLockGuard<'_>,

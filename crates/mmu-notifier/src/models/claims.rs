@@ -9,7 +9,7 @@ use std::vec::Vec;
 
 use loom::thread;
 
-use super::check;
+use super::{book, check};
 use crate::hazard::{Book, Claim};
 use crate::platform::without_light_barriers;
 
@@ -37,7 +37,7 @@ fn call(book: &Book, first: u64) {
 #[test]
 fn a_shared_hazard_has_one_holder() {
     check(6, || {
-        let book = Arc::new(Book::new(1));
+        let book = Arc::new(book());
         assert!(book.refill(0));
         let other = book.clone();
         let thread = thread::spawn(move || {
@@ -56,7 +56,7 @@ fn a_shared_hazard_has_one_holder() {
 fn who_claims_a_hazard_sees_what_was_stored_under_the_claim_before() {
     without_light_barriers(|| {
         check(6, || {
-            let book = Arc::new(Book::new(1));
+            let book = Arc::new(book());
             assert!(book.refill(0));
             let other = book.clone();
             let thread = thread::spawn(move || call(&other, 1));
@@ -72,7 +72,7 @@ fn who_claims_a_hazard_sees_what_was_stored_under_the_claim_before() {
 #[test]
 fn nobody_is_left_without_a_claim() {
     check(2, || {
-        let book = Arc::new(Book::new(1));
+        let book = Arc::new(book());
         assert!(book.refill(0));
         let threads = [1, 2].map(|first| {
             let book = book.clone();
@@ -91,7 +91,7 @@ fn nobody_is_left_without_a_claim() {
 #[test]
 fn what_leaves_the_reserve_leaves_it_once() {
     check(2, || {
-        let book = Arc::new(Book::new(1));
+        let book = Arc::new(book());
         assert!(book.refill(0));
         let threads = [1, 2].map(|_| {
             let book = book.clone();

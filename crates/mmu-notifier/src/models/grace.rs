@@ -10,7 +10,7 @@ use std::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use loom::thread;
 
-use super::check;
+use super::{book, check};
 use crate::hazard::Book;
 use crate::list::grace::Grace;
 use crate::platform::{be_number, without_light_barriers};
@@ -24,7 +24,7 @@ struct Shared {
 
 /// A change, and a section that begins beside it; a third thread may turn the mode back.
 fn model(turns_back: bool) {
-    let book = Book::new(1);
+    let book = book();
     assert!(book.refill(0));
     let shared = Arc::new(Shared { grace: Grace::new(), book, change: AtomicU64::new(0) });
     let walker = shared.clone();
