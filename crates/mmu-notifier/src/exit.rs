@@ -52,7 +52,9 @@ impl Space {
         subscriptions.list.reclaim(&subscriptions.book);
         // CONTRACT C7.4: what was put or detached in a release may have no later call than this one.
         let last = platform::catch(|| subscriptions.may_sleep()).err();
-        if let Some(payload) = left.or(first).or(second).or(last) {
+        let mut panic = left;
+        [first, second, last].into_iter().for_each(|later| platform::keep_first(&mut panic, later));
+        if let Some(payload) = panic {
             platform::resume(payload);
         }
     }

@@ -252,10 +252,27 @@ fn keep_payload(first: &mut Option<Payload>, payload: Payload) {
         *first = Some(payload);
         return;
     }
+    discard(payload);
+}
+
+/// Drops what a panic carries; if that panics too, what that one carries is not dropped.
+#[cold]
+#[inline(never)]
+pub(crate) fn discard(payload: Payload) {
     let dropped = catch(move || {
         let _later = payload;
     });
     _ = dropped.map_err(mem::forget);
+}
+
+/// Does what comes behind a call that may have panicked: then a panic of this is a later one.
+#[inline]
+pub(crate) fn behind(panic: &Option<Payload>, work: impl FnOnce()) {
+    if panic.is_some() {
+        _ = catch(work).map_err(discard);
+    } else {
+        work();
+    }
 }
 
 /// Does the work of a destructor. Its panic goes on, unless another one is passing already: two would abort
@@ -263,7 +280,7 @@ fn keep_payload(first: &mut Option<Payload>, payload: Payload) {
 #[inline]
 pub(crate) fn in_drop(work: impl FnOnce()) {
     if primitives::is_panicking() {
-        let _ = catch(work);
+        _ = catch(work).map_err(discard);
     } else {
         work();
     }

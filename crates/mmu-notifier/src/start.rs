@@ -248,14 +248,19 @@ impl<'c> Calls<'c> {
             }
             (None, Some(payload)) => {
                 // The caller gets no guard, so what was begun ends here.
-                let _ = platform::catch(|| end(self.space, started, parts, Ending::Whole));
+                _ = platform::catch(|| end(self.space, started, parts, Ending::Whole))
+                    .map_err(platform::discard);
                 platform::resume(payload)
             }
             (Some(Failure::Refused), None) => {
                 trace::refused(self.subscriptions, parts);
                 Err(StartError::WouldBlock)
             }
-            (Some(Failure::Panicked(payload)), _) | (_, Some(payload)) => platform::resume(payload),
+            (Some(Failure::Panicked(payload)), late) => {
+                late.into_iter().for_each(platform::discard);
+                platform::resume(payload)
+            }
+            (Some(Failure::Refused), Some(payload)) => platform::resume(payload),
         }
     }
 }
@@ -286,8 +291,9 @@ pub(crate) fn release(space: &Space, subscriptions: &Subscriptions, invalidation
         calls.each(parts, &mut outcome.late, Claim::abandon);
         drop(link);
         part.give_back(subscriptions);
-        let panic = if let Some(Failure::Panicked(payload)) = outcome.failure { Some(payload) } else { None };
-        if let Some(payload) = panic.or(outcome.late) {
+        let Outcome { mut failure, late } = outcome;
+        Failure::keep_first(&mut failure, late);
+        if let Some(Failure::Panicked(payload)) = failure {
             platform::resume(payload);
         }
     });

@@ -21,6 +21,7 @@ mod contract {
     mod c5_refusals;
     mod c7_allocation;
     mod c7_failures;
+    mod c7_later_panics;
     mod c7_no_memory;
     mod c8_exit;
     mod c8_inside;

@@ -141,7 +141,7 @@ impl<N: Notifier> Subscription<N> {
         let left =
             subscriptions.has_left().then(|| platform::catch(|| subscriptions.may_sleep()).err()).flatten();
         // SAFETY: withdrawn, and every start that may have found it was waited for.
-        unsafe { free_all::<N>(self.node) };
+        platform::behind(&left, || unsafe { free_all::<N>(self.node) });
         if let Some(payload) = left {
             platform::resume(payload);
         }

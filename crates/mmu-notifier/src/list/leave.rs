@@ -44,7 +44,7 @@ pub(crate) fn unregister(space: &Space, subscriptions: &Subscriptions, node: Non
     diagnostics::may_sleep(subscriptions, "unregister", registered.label());
     trace::unregistering(subscriptions, registered);
     // CONTRACT C8.2: once, by whoever comes first.
-    let panic = with_context(|context| {
+    let mut panic = with_context(|context| {
         let section = subscriptions.book.claim(context);
         Call { space, subscriptions, context, section }.release_one(node)
     });
@@ -55,7 +55,8 @@ pub(crate) fn unregister(space: &Space, subscriptions: &Subscriptions, node: Non
     // CONTRACT C7.2: a panic of what was left by others comes behind this node's own end.
     let left =
         subscriptions.has_left().then(|| platform::catch(|| subscriptions.may_sleep()).err()).flatten();
-    Left { stamp, panic: panic.or(left) }
+    platform::keep_first(&mut panic, left);
+    Left { stamp, panic }
 }
 
 /// Leaves the free of a node, which the last put took off the list with this stamp, to a time when no walk knows it.

@@ -242,7 +242,7 @@ impl<N: Notifier> Registration<N> {
             self.leave_behind(left.stamp);
         } else {
             // SAFETY: off the list, and every walk that may have found it is over.
-            unsafe { free(self.record) };
+            platform::behind(&left.panic, || unsafe { free(self.record) });
         }
         if let Some(payload) = left.panic {
             platform::resume(payload);

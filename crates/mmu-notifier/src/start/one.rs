@@ -2,7 +2,7 @@
 //!
 //! The fence of the publication waits for every store before it. So up to there nothing is kept in memory; whatever
 //! takes more than registers goes out of line behind it: a range that hits one ([`run_one`]), one that hits several or
-//! is heard by the list ([`run_found`]), one for which no hazard is at hand ([`start_elsewhere`]),
+//! is heard by the list ([`run_several`]), one for which no hazard is at hand ([`start_elsewhere`]),
 //! and one where there is no interval side ([`listed`](super::listed)).
 
 #![expect(unsafe_code, reason = "the context of the thread is kept for the time of a call")]

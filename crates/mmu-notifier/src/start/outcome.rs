@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::platform::Payload;
+use crate::platform::{self, Payload};
 
 /// Why a non-blockable start failed. There is no end to call, and but for the tokens of those that were
 /// called it is as if the start had never been.
@@ -25,6 +25,17 @@ impl core::error::Error for StartError {}
 pub(crate) enum Failure {
     Refused,
     Panicked(Payload),
+}
+
+impl Failure {
+    /// Keeps the first panic of a start that fails.
+    pub(crate) fn keep_first(failure: &mut Option<Failure>, panic: Option<Payload>) {
+        match (panic, &*failure) {
+            (Some(later), Some(Failure::Panicked(_))) => platform::discard(later),
+            (Some(payload), _) => *failure = Some(Failure::Panicked(payload)),
+            (None, _) => {}
+        }
+    }
 }
 
 /// How a start goes that calls back.

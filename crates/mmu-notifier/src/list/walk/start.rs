@@ -58,9 +58,7 @@ fn start_parts(
             let (mut panic, how) = (None, Ending::OnlyEnd);
             let each = |part: &Part| end_all(entries, &part.invalidation, limit, how, &mut panic);
             parts[..heard].iter().for_each(each);
-            if let (Some(payload), Some(Failure::Refused)) = (panic, &failure) {
-                *failure = Some(Failure::Panicked(payload));
-            }
+            Failure::keep_first(failure, panic);
             return;
         }
     }
@@ -202,13 +200,9 @@ impl<'w> StartWalk<'w> {
             let report = || diagnostics::report(Rule::RefusedBlockable, "invalidate_range_start", label);
             panic = platform::catch(report).err();
         }
-        match panic {
-            None => true,
-            Some(payload) => {
-                *failure = Some(Failure::Panicked(payload));
-                false
-            }
-        }
+        let has_panicked = panic.is_some();
+        Failure::keep_first(failure, panic);
+        !has_panicked
     }
 
     /// Calls the ends of those who accepted, newest first.
@@ -221,9 +215,7 @@ impl<'w> StartWalk<'w> {
             let mut panic = None;
             // SAFETY: the table is that of the node, which this section keeps readable.
             unsafe { (callbacks(node).end)(node, self.invalidation, &mut panic) };
-            if let (Some(payload), Some(Failure::Refused)) = (panic, &failure) {
-                *failure = Some(Failure::Panicked(payload));
-            }
+            Failure::keep_first(failure, panic);
         }
     }
 }
