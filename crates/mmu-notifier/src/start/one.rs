@@ -247,7 +247,8 @@ fn go_on_behind(
 }
 
 /// Ends the passes of a start behind which no list hears of it; none if nothing else is left of it.
-#[inline(always)]
+#[cfg_attr(debug_assertions, inline)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 fn activate_found(
     (space, subscriptions): (&Space, &Subscriptions),
     part: &Part,

@@ -243,7 +243,8 @@ impl Left {
     }
 
     /// What a start of `part` leaves, and what is held then.
-    #[inline(always)]
+    #[cfg_attr(debug_assertions, inline)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn fill(
         room: &mut MaybeUninit<Left>,
         part: Part,

@@ -39,12 +39,12 @@ pub(super) struct Pass<'p> {
     complete: bool,
     /// How many callbacks were called, over all ranges.
     pub(super) called: u64,
+    begun: Begun,
     answers: Answers,
 }
 
-/// What the callbacks of a start have answered.
+/// What the callbacks of a start have answered, beside that they have begun.
 struct Answers {
-    begun: Begun,
     is_refused: bool,
     /// The first panic.
     panic: Option<Payload>,
@@ -59,8 +59,8 @@ impl<'p> Pass<'p> {
         batch: &'p mut Batch,
         complete: bool,
     ) -> Self {
-        let answers = Answers { begun: Begun::new(), is_refused: false, panic: None };
-        Pass { subscriptions, limit, batch, complete, called: 0, answers }
+        let answers = Answers { is_refused: false, panic: None };
+        Pass { subscriptions, limit, batch, complete, called: 0, begun: Begun::new(), answers }
     }
 
     /// Goes on behind what the only one that is hit by one range answered, none if it was not called, and its panic.
@@ -73,7 +73,7 @@ impl<'p> Pass<'p> {
         self.called = u64::from(answer.is_some());
         self.answers.panic = panic;
         if let Some(answer) = answer {
-            self.answers.accept(answer, node, part);
+            self.answers.accept(answer, node, part, &mut self.begun);
         }
     }
 
@@ -97,7 +97,7 @@ impl<'p> Pass<'p> {
     /// Says whether there is nothing more to do: no second passes, nothing to undo.
     #[inline(always)]
     pub(super) fn is_over(&self) -> bool {
-        self.answers.are_good() && self.answers.begun.is_empty()
+        self.answers.are_good() && self.begun.is_empty()
     }
 
     /// Takes what the start failed by, if it did.
@@ -108,8 +108,8 @@ impl<'p> Pass<'p> {
 
     /// Makes the second passes, if any are due, and counts the hits.
     pub(super) fn finish_all(&mut self, parts: &[Part]) {
-        if self.answers.begun.is_due() {
-            self.answers.finish(parts);
+        if self.begun.is_due() {
+            self.finish(parts);
         }
         if let Some(claim) = parts.first().and_then(|part| part.claim(self.subscriptions)) {
             claim.count(self.called);
@@ -160,8 +160,10 @@ impl<'p> Pass<'p> {
         Some(ends.len())
     }
 
-    /// Makes the first passes over one range; false if somebody refuses or panics.
-    #[inline(always)]
+    /// Makes the first passes over one range; false if somebody refuses or panics. (Where nothing is optimised it has a
+    /// frame of its own, which is gone before the list is walked: the stack may be small.)
+    #[cfg_attr(debug_assertions, inline)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn begin_one(&mut self, part: &Part, frame: &Frame) -> bool {
         loop {
             // Before the callbacks run, which may free what they remove.
@@ -210,7 +212,7 @@ impl<'p> Pass<'p> {
             frame.set_hit(node);
             let answer = call(node, part, (owner, limit), || self.called += 1, &mut self.answers.panic);
             if !matches!(answer, None | Some(Answer::Done))
-                && !self.answers.accept_from(answer, node, part, frame)
+                && !self.answers.accept_from(answer, node, part, (frame, &mut self.begun))
             {
                 return Came::Refused;
             }
@@ -219,6 +221,15 @@ impl<'p> Pass<'p> {
             }
         }
         Came::Through
+    }
+
+    /// Makes the second passes, in the order of the first ones (clause C3.8). The first panic goes on after the rest.
+    #[inline(never)]
+    fn finish(&mut self, parts: &[Part]) {
+        while let Some((node, invalidation)) = self.begun.next(parts) {
+            // SAFETY: it is that of a range of this start, which outlives the pass.
+            finish(node, unsafe { &*invalidation }, &mut self.answers.panic);
+        }
     }
 }
 
@@ -234,19 +245,19 @@ impl Answers {
         answer: Option<Answer>,
         node: NonNull<Node>,
         part: &Part,
-        frame: &Frame,
+        (frame, begun): (&Frame, &mut Begun),
     ) -> bool {
         if answer == Some(Answer::Begun) {
             frame.set_begun();
         }
-        answer.is_none_or(|answer| self.accept(answer, node, part))
+        answer.is_none_or(|answer| self.accept(answer, node, part, begun))
     }
 
     /// Goes on behind an answer; false if it is a refusal, or stands for a panic.
-    fn accept(&mut self, answer: Answer, node: NonNull<Node>, part: &Part) -> bool {
+    fn accept(&mut self, answer: Answer, node: NonNull<Node>, part: &Part, begun: &mut Begun) -> bool {
         match answer {
             Answer::Done => {}
-            Answer::Begun if self.begun.add(node, part) => {}
+            Answer::Begun if begun.add(node, part) => {}
             Answer::Begun => finish(node, &part.invalidation, &mut self.panic),
             Answer::Refused if self.panic.is_some() => {}
             Answer::Refused if !part.invalidation.is_blockable() => self.is_refused = true,
@@ -259,15 +270,6 @@ impl Answers {
             }
         }
         self.are_good()
-    }
-
-    /// Makes the second passes, in the order of the first ones (clause C3.8). The first panic goes on after the rest.
-    #[inline(never)]
-    fn finish(&mut self, parts: &[Part]) {
-        while let Some((node, invalidation)) = self.begun.next(parts) {
-            // SAFETY: it is that of a range of this start, which outlives the pass.
-            finish(node, unsafe { &*invalidation }, &mut self.panic);
-        }
     }
 }
 
