@@ -146,13 +146,22 @@ fn the_function_syscall_still_makes_what_returns_twice_or_elsewhere() {
     assert!(Command::new("/bin/true").status().unwrap().success());
 }
 
+/// A callback that counts what this thread does. Once the page is unmapped, another thread may get its address.
+fn counts(calls: &Arc<AtomicUsize>) -> impl Fn(&Invalidation) + Send + Sync + use<> {
+    let (calls, this) = (calls.clone(), unsafe { libc::pthread_self() });
+    move |_| {
+        if unsafe { libc::pthread_self() } == this {
+            calls.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 #[test]
 fn the_upper_half_of_a_calls_number_means_nothing() {
     let Some(monitor) = monitor() else { return };
     let page = anonymous(1);
     let hits = Arc::new(AtomicUsize::new(0));
-    let counted = hits.clone();
-    let _watched = watch(monitor, page, move |_| _ = counted.fetch_add(1, Ordering::Relaxed));
+    let _watched = watch(monitor, page, counts(&hits));
     assert_eq!(unsafe { libc::syscall(1 << 32 | libc::SYS_munmap, page, PAGE) }, 0);
     assert_eq!(hits.load(Ordering::Relaxed), 1);
     assert_eq!(unsafe { libc::syscall(1 << 32 | libc::SYS_getpid) }, i64::from(std::process::id()));
@@ -177,8 +186,7 @@ fn a_callback_may_change_mappings_itself() {
     let Some(monitor) = monitor() else { return };
     let (page, other) = (anonymous(1), anonymous(1));
     let heard = Arc::new(AtomicUsize::new(0));
-    let counted = heard.clone();
-    let _other = watch(monitor, other, move |_| _ = counted.fetch_add(1, Ordering::Relaxed));
+    let _other = watch(monitor, other, counts(&heard));
     let other = other as usize;
     let _watched = watch(monitor, page, move |_| {
         assert_eq!(unsafe { libc::munmap(other as *mut _, PAGE) }, 0);
