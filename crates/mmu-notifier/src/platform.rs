@@ -255,14 +255,16 @@ fn keep_payload(first: &mut Option<Payload>, payload: Payload) {
     discard(payload);
 }
 
-/// Drops what a panic carries; if that panics too, what that one carries is not dropped.
+/// Drops what a panic carries; if that panics too, drops what that one carries, and forgets what a third would.
 #[cold]
 #[inline(never)]
 pub(crate) fn discard(payload: Payload) {
-    let dropped = catch(move || {
-        let _later = payload;
-    });
-    _ = dropped.map_err(mem::forget);
+    let drop_it = |payload: Payload| {
+        catch(move || {
+            let _later = payload;
+        })
+    };
+    _ = drop_it(payload).or_else(drop_it).map_err(mem::forget);
 }
 
 /// Does what comes behind a call that may have panicked: then a panic of this is a later one.

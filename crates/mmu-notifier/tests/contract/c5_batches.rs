@@ -1,7 +1,7 @@
 //! C5.8: one start and one end for several ranges.
 
-use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::{Arc, LazyLock};
 
 use mmu_notifier::interval::{Answer, Notifier, Sequence};
 use mmu_notifier::list::WouldBlock;
@@ -117,11 +117,11 @@ fn c5_8_the_list_hears_each_range_and_a_refusal_ends_those_before() {
 
 #[test]
 fn c5_8_past_128_hits_each_range_finishes_those_that_it_hits_in_order() {
+    static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| (0..300).map(|page| page.to_string()).collect());
     let (space, log) = (AddressSpace::new(), Log::default());
     let pages = |part: u64| part * 30..(part + 1) * 30;
-    let names: Vec<&'static str> = (0..300).map(|page: u64| &*page.to_string().leak()).collect();
     let insert =
-        |page| space.insert(self::page(page), Probe(names[page as usize], log.clone(), Answer::Begun));
+        |page| space.insert(self::page(page), Probe(&NAMES[page as usize], log.clone(), Answer::Begun));
     let subscriptions: Vec<_> = (0..300).map(|page| insert(page).unwrap()).collect();
     let mut batch = Batch::new(&space);
     // The eleventh hits nobody.
