@@ -110,8 +110,11 @@ impl Book {
     /// A free record of this thread, if it has used one in this space.
     #[inline]
     pub(crate) fn remembered(&self, context: Option<&Context>) -> Option<&Hazard> {
-        let own = context.and_then(|context| self.last_used(context));
-        own.filter(|own| own.is_free()).or_else(|| self.sibling(context))
+        // Free with an identity left: a call that claims it may publish there.
+        match self.at_hand(context) {
+            Some((own, _)) => Some(own),
+            None => self.sibling(context),
+        }
     }
 
     #[inline(always)]
