@@ -270,18 +270,19 @@ pub(crate) fn discard(payload: Payload) {
 /// Does what comes behind a call that may have panicked: then a panic of this is a later one.
 #[inline]
 pub(crate) fn behind(panic: &Option<Payload>, work: impl FnOnce()) {
-    if panic.is_some() {
-        _ = catch(work).map_err(discard);
-    } else {
-        work();
-    }
+    do_behind(panic.is_some(), work);
 }
 
 /// Does the work of a destructor. Its panic goes on, unless another one is passing already: two would abort
 /// the program, so the first one is kept (clause C7.2).
 #[inline]
 pub(crate) fn in_drop(work: impl FnOnce()) {
-    if primitives::is_panicking() {
+    do_behind(primitives::is_panicking(), work);
+}
+
+#[inline]
+fn do_behind(has_panicked: bool, work: impl FnOnce()) {
+    if has_panicked {
         _ = catch(work).map_err(discard);
     } else {
         work();

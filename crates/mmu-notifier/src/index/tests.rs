@@ -115,8 +115,14 @@ impl Drop for Fixture {
 }
 
 /// Inserts and removes so many times, growing to about `most`, shrinking, and growing again; all along a search finds what
-/// a plain list does. Every range comes from `range`.
-fn churn(fixture: &mut Fixture, steps: u64, most: u64, range: impl Fn(&mut Fixture) -> Range) {
+/// a plain list does. Every range comes from `range`; now and then `beside` looks as well.
+fn churn(
+    fixture: &mut Fixture,
+    steps: u64,
+    most: u64,
+    range: impl Fn(&mut Fixture) -> Range,
+    beside: impl Fn(&Fixture),
+) {
     for step in 0..steps {
         let grows = (step / (2 * most)) % 2 == 0;
         if fixture.nodes.is_empty() || fixture.random.below(10) < if grows { 8 } else { 2 } {
@@ -128,6 +134,9 @@ fn churn(fixture: &mut Fixture, steps: u64, most: u64, range: impl Fn(&mut Fixtu
         }
         let range = range(fixture);
         fixture.check(range);
+        if step % 64 == 0 {
+            beside(fixture);
+        }
     }
     fixture.check(Range::ALL);
 }
@@ -135,14 +144,14 @@ fn churn(fixture: &mut Fixture, steps: u64, most: u64, range: impl Fn(&mut Fixtu
 #[test]
 fn a_search_finds_what_overlaps_in_order() {
     for seed in 1..=8 {
-        churn(&mut Fixture::new(seed * 0x9e37_79b9), 3_000, 300, |fixture| fixture.range(1_000));
+        churn(&mut Fixture::new(seed * 0x9e37_79b9), 3_000, 300, |fixture| fixture.range(1_000), |_| ());
     }
 }
 
 #[test]
 fn equal_starts_over_many_leaves_keep_their_order() {
     for seed in 1..=8 {
-        churn(&mut Fixture::new(seed * 0x51ed_2701), 1_500, 300, |fixture| fixture.range(4));
+        churn(&mut Fixture::new(seed * 0x51ed_2701), 1_500, 300, |fixture| fixture.range(4), |_| ());
     }
 }
 

@@ -114,7 +114,7 @@ impl Held {
     /// more to it; then nothing was done.
     #[inline(always)]
     pub(super) fn end_alone(self, subscriptions: &Subscriptions) -> bool {
-        // A guard can be sent through a fork, or be made up.
+        // A guard may come through a fork, and what a C driver calls an end of may never have begun.
         let is_active = self.claim(subscriptions).is_some_and(|claim| claim.is_active(self.identity));
         is_active && self.end_active(subscriptions)
     }

@@ -48,6 +48,14 @@ impl Mixture {
     }
 }
 
+fn check_edges(fixture: &Fixture) {
+    for edge in EDGES {
+        for (first, last) in [(edge, edge), (0, edge), (edge, u64::MAX)] {
+            fixture.check(Range::from_first_last(first, last).unwrap());
+        }
+    }
+}
+
 #[test]
 fn ranges_that_lie_where_searches_decide() {
     for seed in 1..3 {
@@ -56,12 +64,7 @@ fn ranges_that_lie_where_searches_decide() {
                 let mut plain = Fixture::new(seed + most);
                 plain.index.compare = Compare::Scalar(Scalar);
                 for fixture in [&mut Fixture::new(seed + most), &mut plain] {
-                    churn(fixture, 5 * most, most, |fixture| mixture.range(fixture));
-                    for edge in EDGES {
-                        for (first, last) in [(edge, edge), (0, edge), (edge, u64::MAX)] {
-                            fixture.check(Range::from_first_last(first, last).unwrap());
-                        }
-                    }
+                    churn(fixture, 5 * most, most, |fixture| mixture.range(fixture), check_edges);
                 }
             }
         }
