@@ -464,11 +464,20 @@ impl Entries<'_> {
         self.0.len()
     }
 
-    /// The node at `place`, unless it is off the list.
-    pub(crate) fn get(self, place: usize) -> Option<NonNull<Node>> {
-        let node = NonNull::new(self.0[place].load(Ordering::Acquire))?;
-        // SAFETY: a node is readable until a grace period after it was taken off; this walk's section is older.
-        let off = unsafe { node.as_ref() }.is_off();
-        (!off).then_some(node)
+    /// The node at `place`, if one stands there; whether it was taken off meanwhile, it says itself.
+    #[inline(always)]
+    pub(crate) fn at(self, place: usize) -> Option<NonNull<Node>> {
+        node_of(&self.0[place])
     }
+
+    /// The nodes, as [`at`](Self::at), each looked up when its turn comes.
+    #[inline(always)]
+    pub(crate) fn newest_first(self) -> impl Iterator<Item = NonNull<Node>> {
+        self.0.iter().rev().filter_map(node_of)
+    }
+}
+
+#[inline(always)]
+fn node_of(entry: &AtomicPtr<Node>) -> Option<NonNull<Node>> {
+    NonNull::new(entry.load(Ordering::Acquire))
 }

@@ -43,6 +43,9 @@ pub(crate) struct Callbacks {
     pub(crate) change_pte: unsafe fn(NonNull<Node>, Address, Pte, &mut Option<Payload>),
 }
 
+/// Stands in the place of a number, above each, so that one look tells a walk whom it calls.
+const OFF: u64 = u64::MAX;
+
 /// By what get finds a shared notifier: its type, and a word that the user chooses.
 pub(crate) type Key = (TypeId, u64);
 
@@ -51,9 +54,8 @@ pub(crate) type Key = (TypeId, u64);
 #[repr(C)]
 pub(crate) struct Node {
     pub(crate) callbacks: &'static Callbacks,
-    /// The number of its registration.
+    /// The number of its registration; [`OFF`] once it was taken off the list.
     number: AtomicU64,
-    off: AtomicU32,
     released: AtomicU32,
     /// Where it stands in the array, under the lock of the list.
     pub(super) place: Cell<usize>,
@@ -77,7 +79,6 @@ impl Node {
     pub(crate) fn new(callbacks: &'static Callbacks, key: Option<Key>, label: Option<&'static str>) -> Self {
         Node {
             callbacks,
-            off: AtomicU32::new(0),
             released: AtomicU32::new(0),
             number: AtomicU64::new(0),
             place: Cell::new(0),
@@ -95,18 +96,20 @@ impl Node {
         self.place.set(place);
     }
 
-    /// Says whether it was registered when the numbers had come up to `limit`.
+    /// Says whether it was registered when the numbers had come up to `limit`, and is not taken off the list since.
+    #[inline]
     pub(crate) fn is_registered_by(&self, limit: u64) -> bool {
-        self.number.load(Ordering::Relaxed) <= limit
+        self.number.load(Ordering::Acquire) <= limit
     }
 
     /// Says whether it was taken off the list: then no walk calls it that has not come to it.
+    #[inline]
     pub(crate) fn is_off(&self) -> bool {
-        self.off.load(Ordering::Acquire) != 0
+        self.number.load(Ordering::Acquire) == OFF
     }
 
     pub(super) fn take_off(&self) {
-        self.off.store(1, Ordering::Release);
+        self.number.store(OFF, Ordering::Release);
     }
 
     /// Claims the one release, and passes a full fence; false if somebody else has it.

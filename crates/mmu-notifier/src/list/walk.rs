@@ -103,7 +103,7 @@ impl Call<'_> {
 
     pub(crate) fn invalidate_range(&self, range: Range) {
         let visit = |entries: Entries<'_>, panic: &mut Option<Payload>| {
-            for node in newest_first(entries) {
+            for node in on_list(entries) {
                 // SAFETY: the table is that of the node, which this section keeps readable.
                 unsafe { (callbacks(node).invalidate_range)(node, range, panic) };
             }
@@ -113,7 +113,7 @@ impl Call<'_> {
 
     pub(crate) fn change_pte(&self, address: Address, pte: Pte) {
         let visit = |entries: Entries<'_>, panic: &mut Option<Payload>| {
-            for node in newest_first(entries) {
+            for node in on_list(entries) {
                 // SAFETY: the table is that of the node, which this section keeps readable.
                 unsafe { (callbacks(node).change_pte)(node, address, pte, panic) };
             }
@@ -125,7 +125,7 @@ impl Call<'_> {
     pub(crate) fn young(&self, question: Young) -> bool {
         let visit = |entries: Entries<'_>, panic: &mut Option<Payload>| {
             let mut young = false;
-            for node in newest_first(entries) {
+            for node in on_list(entries) {
                 // SAFETY: the table is that of the node, which this section keeps readable.
                 young |= unsafe { (callbacks(node).young)(node, question, panic) };
                 if young && matches!(question, Young::Test(_)) {
@@ -140,7 +140,7 @@ impl Call<'_> {
     /// Releases everybody who was not released yet, newest first; a panic is kept for the caller.
     pub(crate) fn release_all(&self) -> Option<Payload> {
         let visit = |entries: Entries<'_>, panic: &mut Option<Payload>| {
-            newest_first(entries).for_each(|node| release(node, panic));
+            on_list(entries).for_each(|node| release(node, panic));
         };
         self.walk(visit, || self.section.give_back()).1
     }
@@ -182,14 +182,20 @@ fn callbacks(node: NonNull<Node>) -> &'static Callbacks {
     unsafe { node.as_ref() }.callbacks
 }
 
-/// Says whether a node was registered when the numbers had come up to `limit`.
+/// Says whether a node was registered when the numbers had come up to `limit`, and is on the list.
 #[inline(always)]
 fn is_registered_by(node: NonNull<Node>, limit: u64) -> bool {
     // SAFETY: the section of the walk keeps what it has come to readable.
     unsafe { node.as_ref() }.is_registered_by(limit)
 }
 
-/// The nodes of a walk, each looked up when its turn comes.
-fn newest_first(entries: Entries<'_>) -> impl Iterator<Item = NonNull<Node>> {
-    (0..entries.len()).rev().filter_map(move |place| entries.get(place))
+/// The nodes of a walk that calls whoever is on the list.
+fn on_list(entries: Entries<'_>) -> impl Iterator<Item = NonNull<Node>> {
+    entries.newest_first().filter(|node| !is_off(*node))
+}
+
+/// Says whether a node was taken off the list.
+fn is_off(node: NonNull<Node>) -> bool {
+    // SAFETY: the section of the walk keeps what it has come to readable.
+    unsafe { node.as_ref() }.is_off()
 }

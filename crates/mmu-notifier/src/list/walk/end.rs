@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use super::super::array::Entries;
 use super::super::node::Node;
-use super::{callbacks, is_registered_by, newest_first};
+use super::{callbacks, is_off, is_registered_by};
 use crate::invalidation::Invalidation;
 use crate::platform::Payload;
 use crate::start::Ending;
@@ -21,7 +21,7 @@ pub(crate) fn end_all(
     ending: Ending,
     panic: &mut Option<Payload>,
 ) {
-    for node in newest_first(entries) {
+    for node in entries.newest_first() {
         // CONTRACT C4.6: no end without its start.
         match (ending, is_registered_by(node, limit)) {
             // SAFETY: the table is that of the node, which the section of this walk keeps readable.
@@ -38,10 +38,13 @@ pub(crate) fn end_all(
     }
 }
 
-/// The flush of a node that has not heard the start.
+/// The flush of a node that has not heard the start, unless it is off the list.
 #[cold]
 #[inline(never)]
 fn flush_alone(node: NonNull<Node>, invalidation: &Invalidation, panic: &mut Option<Payload>) {
+    if is_off(node) {
+        return;
+    }
     // SAFETY: the table is that of the node, which the section of the walk keeps readable.
     unsafe { (callbacks(node).invalidate_range)(node, invalidation.range(), panic) };
 }

@@ -165,7 +165,7 @@ impl<'w> StartWalk<'w> {
 
     #[inline]
     fn node(&self, place: usize) -> Option<NonNull<Node>> {
-        self.entries.get(place).filter(|node| is_registered_by(*node, self.limit))
+        self.entries.at(place).filter(|node| is_registered_by(*node, self.limit))
     }
 
     /// Calls the starts from the bottom of the chunk down to `end`. One that panics is left at the bottom.
@@ -196,7 +196,7 @@ impl<'w> StartWalk<'w> {
         } else {
             // CONTRACT C5.2: a bug, taken as accepted.
             // SAFETY: the section of this walk keeps what is on the list readable.
-            let label = self.entries.get(chunk.bottom).and_then(|node| unsafe { node.as_ref() }.label());
+            let label = self.entries.at(chunk.bottom).and_then(|node| unsafe { node.as_ref() }.label());
             let report = || diagnostics::report(Rule::RefusedBlockable, "invalidate_range_start", label);
             panic = platform::catch(report).err();
         }
