@@ -41,7 +41,7 @@ use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinLock};
 
 use compare::{Compare, of_kind};
 use page::Page;
-pub(crate) use page::{BATCH, Batch, Found};
+pub(crate) use page::{BATCH, Batch, Found, Look};
 use reclaim::{First, Pages};
 
 /// Asks the processor what it has, which may take tens of microseconds the first time.
@@ -134,12 +134,12 @@ impl Index {
     /// Returns false if the batch was full before the end.
     ///
     /// # Context
-    /// The caller has pinned the epoch, passed a full fence, and published `bounds` in phase calling, which
-    /// keeps what it finds readable.
+    /// The index is open. The caller has pinned the epoch, passed a full fence, and published `bounds` in phase calling,
+    /// which keeps what it finds readable.
     #[inline]
     pub(crate) fn search(&self, bounds: (u64, u64), after: Option<(u64, u64)>, batch: &mut Batch) -> bool {
-        let found = self.look(bounds);
-        of_kind!(self.compare, kind => page::collect(found, kind, bounds, after.as_ref(), batch))
+        let look = self.look(bounds);
+        of_kind!(self.compare, kind => page::collect(look, kind, bounds, after.as_ref(), batch))
     }
 
     /// Looks who overlaps `bounds`.
@@ -147,15 +147,16 @@ impl Index {
     /// # Context
     /// As for [`search`](Self::search).
     #[inline(always)]
-    pub(crate) fn look(&self, bounds: (u64, u64)) -> Found {
-        let root = self.root.load(Ordering::Acquire);
+    pub(crate) fn look(&self, bounds: (u64, u64)) -> Look {
+        // SAFETY: the index is open, and stays so; the caller has pinned what its root is.
+        let root = unsafe { &*self.root.load(Ordering::Acquire) };
         of_kind!(self.compare, kind => page::look(root, kind, bounds))
     }
 
     /// Collects who was found, and looks for the rest of several; as [`search`](Self::search) otherwise.
     #[inline]
-    pub(crate) fn collect(&self, found: Found, bounds: (u64, u64), batch: &mut Batch) -> bool {
-        of_kind!(self.compare, kind => page::collect(found, kind, bounds, None, batch))
+    pub(crate) fn collect(&self, look: Look, bounds: (u64, u64), batch: &mut Batch) -> bool {
+        of_kind!(self.compare, kind => page::collect(look, kind, bounds, None, batch))
     }
 
     /// Takes the writer lock and says that nobody can be inserted any more.

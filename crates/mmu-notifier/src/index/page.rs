@@ -218,12 +218,64 @@ pub(crate) enum Found {
     Several(NonNull<Page>),
 }
 
-/// Says who overlaps `bounds` below `page`: goes down as long as there is but one way. It calls nothing, so that it
-/// needs no stack.
+/// The same in one word, as a search returns it: null, a node, or a page and [`SEVERAL`](Self::SEVERAL).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look(*const ());
+
+impl Look {
+    const NOBODY: Look = Look(ptr::null());
+    /// A bit that nodes and pages leave free.
+    const SEVERAL: usize = 1;
+
+    fn one(node: *const Node) -> Self {
+        Look(node.cast())
+    }
+
+    fn several(page: &Page) -> Self {
+        Look(ptr::from_ref(page).cast::<()>().map_addr(|address| address | Self::SEVERAL))
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_nobody(self) -> bool {
+        self.0.is_null()
+    }
+
+    #[inline(always)]
+    pub(crate) fn found(self) -> Found {
+        const { assert!(align_of::<Node>() > Self::SEVERAL && align_of::<Page>() > Self::SEVERAL) };
+        let page = self.0.map_addr(|address| address & !Self::SEVERAL);
+        match NonNull::new(self.0.cast_mut()) {
+            None => Found::Nobody,
+            Some(node) if ptr::eq(page, self.0) => Found::One(node.cast()),
+            // SAFETY: it has another bit than that one, so it is not null.
+            Some(_) => Found::Several(unsafe { NonNull::new_unchecked(page.cast_mut()) }.cast()),
+        }
+    }
+}
+
+/// Says who overlaps `bounds` below `page`. It calls nothing, so that it needs no stack.
 #[inline(never)]
-pub(super) fn look<K: Kind>(page: *const Page, compare: K, bounds: (u64, u64)) -> Found {
-    // SAFETY: the caller has pinned: a page that can be reached is not reused meanwhile.
-    let Some(mut page) = (unsafe { page.as_ref() }) else { return Found::Nobody };
+pub(super) fn look<K: Kind>(page: &Page, compare: K, bounds: (u64, u64)) -> Look {
+    if page.is_leaf() { look_at_leaf(page, compare, bounds) } else { look_below(page, compare, bounds) }
+}
+
+#[inline(always)]
+fn look_at_leaf<K: Kind>(page: &Page, compare: K, bounds: (u64, u64)) -> Look {
+    let hits = page.hits(compare, bounds);
+    if hits == 0 {
+        return Look::NOBODY;
+    }
+    if !hits.is_power_of_two() {
+        return Look::several(page);
+    }
+    let node = page.node(hits.trailing_zeros() as usize % FAN);
+    compare.prefetch(node.cast());
+    Look::one(node)
+}
+
+/// Goes down from an inner page as long as there is but one way.
+#[inline(always)]
+fn look_below<K: Kind>(mut page: &Page, compare: K, bounds: (u64, u64)) -> Look {
     // Behind the last byte of the space there is none. Separators that are that byte go on from the page before them.
     let behind_first = bounds.0.saturating_add(1);
     while !page.is_leaf() {
@@ -239,43 +291,35 @@ pub(super) fn look<K: Kind>(page: *const Page, compare: K, bounds: (u64, u64)) -
         // ORDERING: as in `child`.
         // SAFETY: as above; a child that was unlinked is null.
         let Some(child) = (unsafe { child.load(Ordering::Acquire).cast::<Page>().as_ref() }) else {
-            return Found::Nobody;
+            return Look::NOBODY;
         };
         page = child;
     }
-    let hits = page.hits(compare, bounds);
-    if hits == 0 {
-        return Found::Nobody;
-    }
-    if !hits.is_power_of_two() {
-        return Found::Several(NonNull::from(page));
-    }
-    let node = page.node(hits.trailing_zeros() as usize % FAN);
-    compare.prefetch(node.cast());
-    // SAFETY: an entry that is there leads to its node.
-    Found::One(unsafe { NonNull::new_unchecked(node.cast_mut()) })
+    look_at_leaf(page, compare, bounds)
 }
 
 /// Goes on with an inner page of which several children may matter, if it is but one of them.
 #[inline(never)]
-fn look_at_children<K: Kind>(page: &Page, compare: K, bounds: (u64, u64)) -> Found {
+fn look_at_children<K: Kind>(page: &Page, compare: K, bounds: (u64, u64)) -> Look {
     let children = page.children(compare, bounds);
     if !children.is_power_of_two() {
-        return Found::Several(NonNull::from(page));
+        return Look::several(page);
     }
-    look(page.child(children.trailing_zeros() as usize), compare, bounds)
+    // SAFETY: the caller has pinned: a page that can be reached is not reused meanwhile; null is one that was unlinked.
+    let child = unsafe { page.child(children.trailing_zeros() as usize).as_ref() };
+    child.map_or(Look::NOBODY, |child| look(child, compare, bounds))
 }
 
 /// Collects who was found, and those below a page where several may be; false if the batch is full before the end.
 #[inline(never)]
 pub(super) fn collect<K: Kind>(
-    found: Found,
+    look: Look,
     compare: K,
     bounds: (u64, u64),
     after: After<'_>,
     batch: &mut Batch,
 ) -> bool {
-    let page = match found {
+    let page = match look.found() {
         Found::Nobody => return true,
         Found::One(node) => return take(node.as_ptr(), after, batch),
         // SAFETY: the caller has pinned: a page that was found is not reused meanwhile.
@@ -302,10 +346,11 @@ fn collect_below<K: Kind>(
     after: After<'_>,
     batch: &mut Batch,
 ) -> bool {
-    // SAFETY: as in `look`; null is a child that was unlinked.
+    // SAFETY: as in `look_at_children`.
     match unsafe { page.as_ref() } {
+        None => true,
         Some(leaf) if leaf.is_leaf() => take_all(leaf, compare, bounds, after, batch),
-        _ => collect(look(page, compare, bounds), compare, bounds, after, batch),
+        Some(page) => collect(look_below(page, compare, bounds), compare, bounds, after, batch),
     }
 }
 

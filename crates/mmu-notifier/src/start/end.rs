@@ -54,7 +54,7 @@ pub(crate) fn end_here(
     details: Details,
     left: Option<&Left>,
 ) {
-    if trace::ENABLED || !held.end_active(subscriptions) {
+    if trace::ENABLED || left.is_some() || !held.end_quietly(subscriptions) {
         end_left(space, held, details, left);
     }
 }

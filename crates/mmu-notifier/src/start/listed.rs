@@ -9,7 +9,7 @@ use core::mem::ManuallyDrop;
 use core::slice;
 
 use super::one::conclude_one;
-use super::part::{Held, Left, Part, Started};
+use super::part::{Leaves, Left, Part, Started};
 use super::{Calls, Conclusion, Ending, Failure, Outcome, kind_of};
 use crate::frame::{self, Frame, Kind, Link};
 use crate::hazard::{Claim, Hazard};
@@ -21,14 +21,14 @@ use crate::trace;
 
 /// Starts; the hazard is free and of this thread.
 #[inline(never)]
-pub(super) fn start_listed(space: &Space, left: &mut Left, hazard: &Hazard) -> Held {
-    let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
+pub(super) fn start_listed(space: &Space, left: &mut Left, hazard: &Hazard) -> Leaves {
+    let Some(subscriptions) = space.subscriptions() else { return Leaves::More };
     let Left { part, started } = &mut *left;
     let part = &*part;
     let parts = slice::from_ref(part);
     if !subscriptions.list.is_heard() {
         trace::started(subscriptions, parts, 0);
-        return Held::NOTHING;
+        return Leaves::More;
     }
     let section = Claim::One(hazard);
     section.keep();
@@ -44,12 +44,12 @@ pub(super) fn start_listed(space: &Space, left: &mut Left, hazard: &Hazard) -> H
     if stop.is_some() || frame.is_exit_due() || section.leave_section().is_some() {
         let stop = ManuallyDrop::into_inner(stop);
         let conclusion = leave_listed(space, walk, stop, section, (&frame, link));
-        return Held::NOTHING.unless_refused(conclude_one(space, left, conclusion));
+        return conclude_one(space, left, conclusion);
     }
     drop(link);
     section.give_back_kept();
     trace::started(subscriptions, parts, 0);
-    Held::NOTHING
+    Leaves::More
 }
 
 /// Leaves the walk of a start that is more than accepted by everybody.

@@ -12,6 +12,7 @@ use core::ptr::NonNull;
 use core::slice;
 
 use super::listed::start_listed;
+use super::part::Leaves;
 use super::pass::{self, Pass};
 use super::{Calls, Conclusion, Held, Left, Outcome, Part, StartError, Started, frame_of};
 use crate::address::Range;
@@ -19,7 +20,7 @@ use crate::diagnostics;
 use crate::frame::{Frame, Link};
 use crate::hazard::{Claim, Hazard};
 use crate::hung::Post;
-use crate::index::{Batch, Found};
+use crate::index::{Batch, Found, Look};
 use crate::interval::{Answer, Node};
 use crate::invalidation::{Details, Invalidation, Owner};
 use crate::platform::{self, Payload};
@@ -83,7 +84,7 @@ pub(crate) fn start_here<'r>(
     match subscriptions.book.at_hand(context) {
         None => Left::fill(room, part(), |left| start_elsewhere(space, left)),
         Some((hazard, _)) if !subscriptions.index.is_open() => {
-            Left::fill(room, part(), |left| start_listed(space, left, hazard))
+            Left::fill(room, part(), |left| (Held::NOTHING, start_listed(space, left, hazard)))
         }
         Some(hazard) => start_at(space, subscriptions, hazard, range, owner, details, room),
     }
@@ -105,22 +106,18 @@ fn start_at<'r>(
     hazard.publish(identity, range.bounds(), owner.map_or(0, Owner::get), index.epoch());
     // CONTRACT C3.3: who is inserted from here on is busy for this invalidation, and not called.
     let limit = index.limit();
-    let found = index.look(range.bounds());
+    let look = index.look(range.bounds());
     let held = Held::new(Claim::One(hazard), identity);
     let part = || Part::held(Invalidation::join(range, owner, details), held);
-    if let Found::One(node) = found {
+    if let Found::One(node) = look.found() {
         let of = (space, subscriptions);
-        return Left::fill(room, part(), move |left| {
-            held.unless_refused(hit_one(of, hazard, left, node, limit))
-        });
+        return Left::fill(room, part(), move |left| (held, hit_one(of, hazard, left, node, limit)));
     }
-    if !matches!(found, Found::Nobody) || subscriptions.list.count() != 0 {
-        return Left::fill(room, part(), move |left| {
-            held.unless_refused(hit_several(space, left, limit, found))
-        });
+    if !look.is_nobody() || subscriptions.list.count() != 0 {
+        return Left::fill(room, part(), move |left| (held, hit_several(space, left, limit, look)));
     }
     if let Some(post) = Claim::One(hazard).activate(identity) {
-        return Left::fill(room, part(), move |left| held.unless_refused(ring(space, left, post)));
+        return Left::fill(room, part(), move |left| (held, ring(space, left, post)));
     }
     if trace::ENABLED {
         trace::started(subscriptions, slice::from_ref(&part()), 0);
@@ -131,8 +128,8 @@ fn start_at<'r>(
 /// The way of one range where no hazard is at hand.
 #[cold]
 #[inline(never)]
-fn start_elsewhere(space: &Space, left: &mut Left) -> Held {
-    let Some(calls) = Calls::of(space) else { return Held::NOTHING };
+fn start_elsewhere(space: &Space, left: &mut Left) -> (Held, Leaves) {
+    let Some(calls) = Calls::of(space) else { return (Held::NOTHING, Leaves::More) };
     let Calls { subscriptions, context, .. } = calls;
     let (range, owner, details) = left.part.invalidation.split();
     if !subscriptions.index.is_open() {
@@ -142,11 +139,14 @@ fn start_elsewhere(space: &Space, left: &mut Left) -> Held {
     let Some(hazard) = book.sibling(context).or_else(|| book.claim_another(context)) else {
         return calls.run_slowly(left);
     };
-    let (hazard, mut room) = ((hazard, hazard.next_identity()), MaybeUninit::uninit());
-    let (held, found) = start_at(space, subscriptions, hazard, range, owner, details, &mut room);
-    left.started = found.map_or_else(Started::unheard, Left::started);
+    let mut room = MaybeUninit::uninit();
+    let at = (hazard, hazard.next_identity());
+    let (held, found) = start_at(space, subscriptions, at, range, owner, details, &mut room);
     left.part.held = held;
-    held
+    left.started = found.map_or_else(Started::unheard, Left::started);
+    // A claim that is made for good measure goes beyond what is published.
+    let alone = found.is_none() && !Claim::One(hazard).is_kept();
+    (held, if alone { Leaves::Hazard } else { Leaves::More })
 }
 
 /// [`run_one`], said to be cold, so that the way of what hits nobody is laid out as one piece.
@@ -158,15 +158,15 @@ fn hit_one(
     left: &mut Left,
     node: NonNull<Node>,
     limit: u64,
-) -> Result<(), StartError> {
+) -> Leaves {
     run_one(of, hazard, left, node, limit)
 }
 
 /// [`run_several`], in the same way.
 #[cold]
 #[inline(never)]
-fn hit_several(space: &Space, left: &mut Left, limit: u64, found: Found) -> Result<(), StartError> {
-    run_several(space, left, limit, found)
+fn hit_several(space: &Space, left: &mut Left, limit: u64, look: Look) -> Leaves {
+    run_several(space, left, limit, look)
 }
 
 /// The way of one range that is published and hits one. Nothing is in memory but what callbacks may look at: what it takes
@@ -178,7 +178,7 @@ fn run_one(
     left: &mut Left,
     node: NonNull<Node>,
     limit: u64,
-) -> Result<(), StartError> {
+) -> Leaves {
     let Left { part, started } = &mut *left;
     let (part, claim) = (&*part, Claim::One(hazard));
     claim.unpin();
@@ -193,7 +193,7 @@ fn run_one(
     let conclusion = if matches!(answer, None | Some(Answer::Done)) && subscriptions.list.count() == 0 {
         let called = u64::from(answer.is_some());
         match activate_found((space, subscriptions), part, claim, called, (&frame, link)) {
-            None => return Ok(()),
+            None => return Leaves::Hazard,
             Some(conclusion) => conclusion,
         }
     } else {
@@ -205,13 +205,13 @@ fn run_one(
 
 /// The way of one range that is published, and hits several or is heard by the list.
 #[inline(never)]
-fn run_several(space: &Space, left: &mut Left, limit: u64, found: Found) -> Result<(), StartError> {
+fn run_several(space: &Space, left: &mut Left, limit: u64, look: Look) -> Leaves {
     let Left { part, started } = &mut *left;
-    let (part, Some(calls)) = (&*part, Calls::of(space)) else { return Ok(()) };
+    let (part, Some(calls)) = (&*part, Calls::of(space)) else { return Leaves::More };
     let Calls { subscriptions, context, .. } = calls;
-    let Some(claim @ Claim::One(_)) = part.claim(subscriptions) else { return Ok(()) };
+    let Some(claim @ Claim::One(_)) = part.claim(subscriptions) else { return Leaves::More };
     let mut batch = Batch::new();
-    let complete = subscriptions.index.collect(found, part.invalidation.range().bounds(), &mut batch);
+    let complete = subscriptions.index.collect(look, part.invalidation.range().bounds(), &mut batch);
     claim.unpin();
     let _span = trace::calling(subscriptions, slice::from_ref(part));
     let mut pass = Pass::new(subscriptions, limit, &mut batch, complete);
@@ -220,7 +220,7 @@ fn run_several(space: &Space, left: &mut Left, limit: u64, found: Found) -> Resu
     pass.begin_one(part, &frame);
     let conclusion = if pass.is_over() && subscriptions.list.count() == 0 {
         match activate_found((space, subscriptions), part, claim, pass.called, (&frame, link)) {
-            None => return Ok(()),
+            None => return Leaves::Hazard,
             Some(conclusion) => conclusion,
         }
     } else {
@@ -285,7 +285,7 @@ fn ring_found(
 /// Tells those who wait for a start that hit nobody.
 #[cold]
 #[inline(never)]
-fn ring(space: &Space, left: &mut Left, post: &Post) -> Result<(), StartError> {
+fn ring(space: &Space, left: &mut Left, post: &Post) -> Leaves {
     let late = space.subscriptions().and_then(|subscriptions| subscriptions.ring(Some(post)));
     let outcome = ManuallyDrop::new(Outcome { failure: None, late });
     conclude_one(space, left, Conclusion { outcome, called: 0, exit_due: false })
@@ -293,21 +293,17 @@ fn ring(space: &Space, left: &mut Left, post: &Post) -> Result<(), StartError> {
 
 /// Does what is left of the start of one range.
 #[inline(never)]
-pub(super) fn conclude_one(
-    space: &Space,
-    left: &mut Left,
-    mut conclusion: Conclusion,
-) -> Result<(), StartError> {
-    let Some(calls) = Calls::of(space) else { return Ok(()) };
-    calls.conclude(slice::from_mut(&mut left.part), &mut left.started, &mut conclusion)
+pub(super) fn conclude_one(space: &Space, left: &mut Left, mut conclusion: Conclusion) -> Leaves {
+    let Some(calls) = Calls::of(space) else { return Leaves::More };
+    calls.conclude(slice::from_mut(&mut left.part), &mut left.started, &mut conclusion).into()
 }
 
 impl Calls<'_> {
     /// The way of one range for which there is no hazard, or none is at hand.
     #[inline(never)]
-    fn run_slowly(&self, Left { part, started }: &mut Left) -> Held {
+    fn run_slowly(&self, Left { part, started }: &mut Left) -> (Held, Leaves) {
         let result = self.start_several(slice::from_mut(part), started);
-        part.held.unless_refused(result)
+        (part.held, result.into())
     }
 
     /// Goes on behind first passes, where there is more to it.

@@ -48,6 +48,17 @@ pub(crate) struct Left {
     pub(super) started: Started,
 }
 
+/// What a start of one range leaves for its end.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Leaves {
+    /// What is published at a hazard of its own; the claim goes no further.
+    Hazard,
+    /// What the rest of [`Left`] tells as well.
+    More,
+    /// Nothing: it was refused.
+    Nothing,
+}
+
 /// Stands in the place of an identity for a start that failed, beside no hazard: even, as no identity is.
 const REFUSED: u64 = 2;
 
@@ -65,15 +76,6 @@ impl Held {
     #[cold]
     fn refused() -> Self {
         Held::REFUSED
-    }
-
-    /// This, unless the start was refused.
-    #[inline]
-    pub(super) fn unless_refused(self, result: Result<(), StartError>) -> Self {
-        match result {
-            Ok(()) => self,
-            Err(StartError::WouldBlock) => Held::refused(),
-        }
     }
 
     /// This, if the start was not refused.
@@ -114,36 +116,30 @@ impl Held {
     /// more to it; then nothing was done.
     #[inline(always)]
     pub(super) fn end_alone(self, subscriptions: &Subscriptions) -> bool {
+        let Some(claim @ Claim::One(_)) = self.claim(subscriptions) else { return false };
         // A guard may come through a fork, and what a C driver calls an end of may never have begun.
-        let is_active = self.claim(subscriptions).is_some_and(|claim| claim.is_active(self.identity));
-        is_active && self.end_active(subscriptions)
+        let short = claim.is_active(self.identity) && !claim.is_kept();
+        short && self.end_quietly(subscriptions)
     }
 
-    /// The same for who started it and is in that call still, so that it is active if it is at a hazard of its own.
+    /// The same for what is active at a hazard of its own, whose claim goes no further.
     #[inline(always)]
-    pub(super) fn end_active(self, subscriptions: &Subscriptions) -> bool {
+    pub(super) fn end_quietly(self, subscriptions: &Subscriptions) -> bool {
         let Some(claim @ Claim::One(_)) = self.claim(subscriptions) else { return false };
         if subscriptions.list.count() != 0 {
             return false;
         }
-        // Before: behind the idle word the hazard may be claimed anew, unless this claim was kept beyond it.
-        let kept = claim.is_kept();
-        let post = claim.retire(self.identity);
-        if kept || post.is_some() {
-            finish_end(subscriptions, claim, post, kept);
+        if let Some(post) = claim.retire(self.identity) {
+            ring_behind(subscriptions, post);
         }
         true
     }
 }
 
-/// Tells those who wait for an end, and gives back what was kept beyond it.
+/// Tells those who wait for an end.
 #[cold]
-fn finish_end(subscriptions: &Subscriptions, claim: Claim<'_>, post: Option<&Post>, kept: bool) {
-    let late = subscriptions.ring(post);
-    if kept {
-        claim.give_back();
-    }
-    if let Some(payload) = late {
+fn ring_behind(subscriptions: &Subscriptions, post: &Post) {
+    if let Some(payload) = subscriptions.ring(Some(post)) {
         platform::in_drop(|| platform::resume(payload));
     }
 }
@@ -242,15 +238,28 @@ impl Left {
         self.started
     }
 
-    /// What a start of `part` leaves, and what is held then.
+    /// What is held behind a start of `part`, and what else it leaves.
     #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn fill(
         room: &mut MaybeUninit<Left>,
         part: Part,
-        start: impl FnOnce(&mut Left) -> Held,
+        start: impl FnOnce(&mut Left) -> (Held, Leaves),
     ) -> (Held, Option<&Left>) {
         let left = room.write(Left { part, started: Started::unheard() });
-        (start(left), Some(left))
+        match start(left) {
+            (held, Leaves::Hazard) => (held, None),
+            (held, Leaves::More) => (held, Some(left)),
+            (_, Leaves::Nothing) => (Held::refused(), Some(left)),
+        }
+    }
+}
+
+impl From<Result<(), StartError>> for Leaves {
+    fn from(result: Result<(), StartError>) -> Self {
+        match result {
+            Ok(()) => Leaves::More,
+            Err(StartError::WouldBlock) => Leaves::Nothing,
+        }
     }
 }

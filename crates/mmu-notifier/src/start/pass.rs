@@ -136,10 +136,11 @@ impl<'p> Pass<'p> {
     #[inline(always)]
     fn search(&mut self, part: &Part) -> bool {
         let (index, bounds) = (&self.subscriptions.index, part.invalidation.range().bounds());
-        self.complete = match index.look(bounds) {
+        let look = index.look(bounds);
+        self.complete = match look.found() {
             Found::Nobody => true,
             Found::One(node) => self.batch.push(node.as_ptr()),
-            found @ Found::Several(_) => index.collect(found, bounds, self.batch),
+            Found::Several(_) => index.collect(look, bounds, self.batch),
         };
         self.complete
     }

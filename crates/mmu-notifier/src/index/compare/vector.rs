@@ -320,6 +320,30 @@ impl Avx2 {
         found
     }
 
+    /// The same of the first four; the upper bits say nothing.
+    #[inline(always)]
+    fn outside_of_four(self, keys: &Words, maxima: &Words, first: u64, last: u64) -> u32 {
+        let found: u32;
+        // SAFETY: as above.
+        unsafe {
+            avx2!(
+                "vmovq xmm0, {first}",
+                "vpbroadcastq ymm0, xmm0",
+                "vmovq xmm1, {last}",
+                "vpbroadcastq ymm1, xmm1",
+                "vmovdqa ymm2, [{keys}]",
+                "vpcmpgtq ymm2, ymm2, ymm1",
+                "vpcmpgtq ymm3, ymm0, [{maxima}]",
+                "vpor ymm2, ymm2, ymm3",
+                "vmovmskpd {found:e}, ymm2",
+                "vzeroupper",
+                keys = in(reg) keys, maxima = in(reg) maxima,
+                first = in(reg) first ^ SIGN, last = in(reg) last ^ SIGN, found = lateout(reg) found,
+            );
+        }
+        found
+    }
+
     /// The same of the first half; the upper bits say nothing.
     #[inline(always)]
     fn outside_of_half(self, keys: &Words, maxima: &Words, first: u64, last: u64) -> u32 {
@@ -354,7 +378,9 @@ impl Avx2 {
 impl Kind for Avx2 {
     #[inline(always)]
     fn overlapping(self, keys: &Words, maxima: &Words, first: u64, last: u64, live: u32) -> u32 {
-        if live >> 16 == 0 {
+        if live >> 4 == 0 {
+            live & !self.outside_of_four(keys, maxima, first, last)
+        } else if live >> 16 == 0 {
             live & !self.outside_of_half(keys, maxima, first, last)
         } else {
             live & !self.outside(keys, maxima, first, last)
