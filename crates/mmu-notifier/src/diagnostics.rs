@@ -11,7 +11,7 @@ use core::panic::Location;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::address::Range;
-use crate::frame::{self, Kind};
+use crate::frame::{self, Sleep};
 use crate::hazard::{ACTIVE, Hazard, PHASE};
 use crate::interval::Node;
 use crate::platform::{self, Context, with_context};
@@ -190,7 +190,7 @@ pub(crate) fn call<N, R>(callback: impl FnOnce() -> R) -> R {
 /// Checks a call that may sleep.
 #[inline]
 pub(crate) fn may_sleep(subscriptions: &Subscriptions, call: &'static str, subscriber: Option<&'static str>) {
-    if ENABLED && matches!(subscriptions.innermost(), Some(Kind::IntervalsNonblock | Kind::WalkNonblock)) {
+    if ENABLED && subscriptions.innermost() == Some(Sleep::Forbidden) {
         report(Rule::SleepInNonblockable, call, subscriber);
     }
     not_under_lock(subscriptions, call, subscriber);

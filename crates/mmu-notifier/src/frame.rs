@@ -8,6 +8,7 @@
 #![expect(unsafe_code, reason = "frames are linked on the stack")]
 
 use core::cell::Cell;
+use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
@@ -20,14 +21,18 @@ use crate::start::Part;
 /// What a call is doing while it calls back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A start that calls intervals; they may sleep.
+    /// A start that calls intervals.
     Intervals,
-    /// The same, non-blockable.
-    IntervalsNonblock,
-    /// A walk of the list in which callbacks may sleep as far as the library knows.
+    /// A walk of the list.
     Walk,
-    /// The walk of a non-blockable start.
-    WalkNonblock,
+}
+
+/// Whether callbacks may sleep, as far as the library knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sleep {
+    Allowed,
+    /// In a start that is not blockable.
+    Forbidden,
 }
 
 /// One call under way.
@@ -84,11 +89,13 @@ impl Frame {
     /// leads to the frame as long as it is there.
     #[inline(always)]
     pub(crate) fn link<'f>(&'f self, context: Option<&'f Context>) -> Link<'f> {
+        let mut outer = ptr::null();
         if let Some(context) = context {
-            self.outer.set(context.frames());
+            outer = context.frames();
+            self.outer.set(outer);
             context.set_frames(self);
         }
-        Link { context, frame: self }
+        Link { context, outer, _frame: PhantomData }
     }
 
     /// Says whether an exit of the space was left to this call.
@@ -133,7 +140,13 @@ impl Frame {
     }
 
     fn calls_intervals(&self) -> bool {
-        matches!(self.kind.get(), Kind::Intervals | Kind::IntervalsNonblock)
+        self.kind.get() == Kind::Intervals
+    }
+
+    /// Says whether what it calls may sleep: all of its ranges are blockable, if it is a start.
+    fn sleep(&self) -> Sleep {
+        let blockable = self.parts().iter().all(|part| part.invalidation.is_blockable());
+        if blockable { Sleep::Allowed } else { Sleep::Forbidden }
     }
 
     fn overlaps(&self, range: Range) -> bool {
@@ -166,14 +179,16 @@ impl Frame {
 #[must_use]
 pub(crate) struct Link<'f> {
     context: Option<&'f Context>,
-    frame: &'f Frame,
+    /// The one before. (The frame tells as well, but it was just stored there.)
+    outer: *const Frame,
+    _frame: PhantomData<&'f Frame>,
 }
 
 impl Drop for Link<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         if let Some(context) = self.context {
-            context.set_frames(self.frame.outer.get());
+            context.set_frames(self.outer);
         }
     }
 }
@@ -203,10 +218,10 @@ pub(crate) fn own_in_crowd(id: u64) -> (u32, u32) {
     let (mut calling, mut walking) = (0, 0);
     find_frame(id, |frame| -> Option<()> {
         match frame.kind.get() {
-            Kind::Intervals | Kind::IntervalsNonblock => {
+            Kind::Intervals => {
                 calling += frame.parts().iter().filter(|part| part.is_in_crowd()).count() as u32;
             }
-            Kind::Walk | Kind::WalkNonblock => walking += u32::from(frame.section.is_null()),
+            Kind::Walk => walking += u32::from(frame.section.is_null()),
         }
         None
     });
@@ -223,16 +238,16 @@ pub(crate) fn own_open_in_crowd(id: u64) -> u32 {
     open
 }
 
-/// Says what this thread's innermost call of the space is doing, if it is in one.
+/// Says whether this thread's innermost call of the space may sleep, if it is in one.
 #[inline]
-pub(crate) fn innermost(id: u64) -> Option<Kind> {
+pub(crate) fn innermost(id: u64) -> Option<Sleep> {
     let is_in_none = with_context(|context| context.is_none_or(|context| context.frames().is_null()));
     if is_in_none { None } else { innermost_of(id) }
 }
 
 #[cold]
-fn innermost_of(id: u64) -> Option<Kind> {
-    find_frame(id, |frame| Some(frame.kind.get()))
+fn innermost_of(id: u64) -> Option<Sleep> {
+    find_frame(id, |frame| Some(frame.sleep()))
 }
 
 /// Says whether this thread is in a callback of an interval for something that overlaps `range`.

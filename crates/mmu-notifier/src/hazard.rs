@@ -181,9 +181,7 @@ impl Hazard {
         release_fence();
         self.first.store(first, Ordering::Relaxed);
         self.last.store(last, Ordering::Relaxed);
-        if self.owner.load(Ordering::Relaxed) != owner {
-            self.owner.store(owner, Ordering::Relaxed);
-        }
+        self.owner.store(owner, Ordering::Relaxed);
     }
 
     /// Publishes an invalidation in phase calling under its next identity, and pins its search to `epoch`.

@@ -174,7 +174,7 @@ impl<'c> Calls<'c> {
         if self.subscriptions.list.count() == 0 {
             return;
         }
-        frame.set_kind(kind_of(parts, Kind::Walk, Kind::WalkNonblock));
+        frame.set_kind(Kind::Walk);
         // What is published may be over before the walk is.
         section.keep();
         let Outcome { failure, late } = outcome;
@@ -302,11 +302,5 @@ pub(crate) fn release(space: &Space, subscriptions: &Subscriptions, invalidation
 /// What a start is to the callbacks of intervals.
 #[inline(always)]
 fn frame_of(subscriptions: &Subscriptions, parts: &[Part], section: Claim<'_>) -> Frame {
-    let kind = kind_of(parts, Kind::Intervals, Kind::IntervalsNonblock);
-    Frame::new(&frame::Place { space: subscriptions.id, section, parts }, kind)
-}
-
-/// The kind of a frame, by whether the invalidation may block: all of its ranges, or none.
-fn kind_of(parts: &[Part], blockable: Kind, not: Kind) -> Kind {
-    if parts.iter().all(|part| part.invalidation.is_blockable()) { blockable } else { not }
+    Frame::new(&frame::Place { space: subscriptions.id, section, parts }, Kind::Intervals)
 }

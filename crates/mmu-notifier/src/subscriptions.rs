@@ -3,7 +3,7 @@
 
 #![expect(unsafe_code, reason = "what hazards stand in has to stay where it is")]
 
-use crate::frame::{self, Kind};
+use crate::frame::{self, Sleep};
 use crate::hazard::{Book, Claim};
 use crate::hung::{Hooks, Post};
 use crate::index::Index;
@@ -109,7 +109,7 @@ impl Subscriptions {
 
     /// Says whether the calling thread is in a callback of this space.
     #[inline]
-    pub(crate) fn innermost(&self) -> Option<Kind> {
+    pub(crate) fn innermost(&self) -> Option<Sleep> {
         frame::innermost(self.id)
     }
 

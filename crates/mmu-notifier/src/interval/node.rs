@@ -26,6 +26,7 @@
 #![expect(unsafe_code, reason = "a node leads to its table and to the rest of its record by raw pointers")]
 
 use alloc::boxed::Box;
+use core::hint;
 use core::mem::offset_of;
 use core::ptr::{self, NonNull, fn_addr_eq};
 
@@ -260,6 +261,8 @@ impl Node {
         if table.addr() & TAGS != 0 {
             return self.callbacks_of_given_up(table.addr() & TAGS, limit);
         }
+        // SAFETY: by the invariant of the node. (Without it the caller's code asks.)
+        unsafe { hint::assert_unchecked(!table.is_null()) };
         // SAFETY: by the invariant of the node; there is no tag.
         Some(unsafe { &*table })
     }

@@ -54,9 +54,18 @@ pub(crate) fn end_here(
     details: Details,
     left: Option<&Left>,
 ) {
-    if trace::ENABLED || left.is_some() || !held.end_quietly(subscriptions) {
-        end_left(space, held, details, left);
+    match left {
+        Some(left) => end_more(space, subscriptions, left),
+        None if !trace::ENABLED && held.end_quietly(subscriptions) => {}
+        None => end_left(space, held, details, None),
     }
+}
+
+/// The way of such an end of which somebody hears.
+#[inline(never)]
+fn end_more(space: &Space, subscriptions: &Subscriptions, Left { part, started }: &Left) {
+    trace::ending(subscriptions, slice::from_ref(part));
+    end_in_turn(space, subscriptions, started, part, Ending::Whole);
 }
 
 /// The way of such an end that is more than one store.
@@ -108,10 +117,21 @@ fn end_rest(
 pub(crate) fn end_told(space: &Space, started: &Started, part: &Part, ending: Ending) {
     let Some(subscriptions) = space.subscriptions() else { return };
     trace::ending(subscriptions, slice::from_ref(part));
+    end_in_turn(space, subscriptions, started, part, ending);
+}
+
+#[inline(always)]
+fn end_in_turn(space: &Space, subscriptions: &Subscriptions, started: &Started, part: &Part, ending: Ending) {
     if subscriptions.index.is_open() || !end_listed(space, subscriptions, started, part, ending) {
-        let each = || end_each(space, subscriptions, started, slice::from_mut(&mut part.clone()), ending);
-        platform::in_drop(each);
+        end_alone(space, subscriptions, started, part, ending);
     }
+}
+
+/// [`end_each`] of one range.
+#[inline(never)]
+fn end_alone(space: &Space, subscriptions: &Subscriptions, started: &Started, part: &Part, ending: Ending) {
+    let each = || end_each(space, subscriptions, started, slice::from_mut(&mut part.clone()), ending);
+    platform::in_drop(each);
 }
 
 /// Ends a start of several ranges that succeeded.

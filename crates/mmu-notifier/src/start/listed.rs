@@ -10,7 +10,7 @@ use core::slice;
 
 use super::one::conclude_one;
 use super::part::{Leaves, Left, Part, Started};
-use super::{Calls, Conclusion, Ending, Failure, Outcome, kind_of};
+use super::{Calls, Conclusion, Ending, Failure, Outcome};
 use crate::frame::{self, Frame, Kind, Link};
 use crate::hazard::{Claim, Hazard};
 use crate::list::walk::{self, StartWalk, Stop, end_all};
@@ -28,13 +28,14 @@ pub(super) fn start_listed(space: &Space, left: &mut Left, hazard: &Hazard) -> L
     let parts = slice::from_ref(part);
     if !subscriptions.list.is_heard() {
         trace::started(subscriptions, parts, 0);
+        started.forks = crate::fork::count();
         return Leaves::More;
     }
     let section = Claim::One(hazard);
     section.keep();
     let _span = trace::calling(subscriptions, parts);
     let place = frame::Place { space: subscriptions.id, section, parts };
-    let frame = Frame::new(&place, kind_of(parts, Kind::Walk, Kind::WalkNonblock));
+    let frame = Frame::new(&place, Kind::Walk);
     // SAFETY: it is used in this call alone.
     let link = frame.link(unsafe { platform::context() });
     let walk = StartWalk::enter(&subscriptions.list, section, &part.invalidation);
@@ -48,6 +49,7 @@ pub(super) fn start_listed(space: &Space, left: &mut Left, hazard: &Hazard) -> L
     }
     drop(link);
     section.give_back_kept();
+    started.forks = crate::fork::count();
     trace::started(subscriptions, parts, 0);
     Leaves::More
 }

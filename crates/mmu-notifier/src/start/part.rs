@@ -246,7 +246,7 @@ impl Left {
         part: Part,
         start: impl FnOnce(&mut Left) -> (Held, Leaves),
     ) -> (Held, Option<&Left>) {
-        let left = room.write(Left { part, started: Started::unheard() });
+        let left = room.write(Left { part, started: Started::new() });
         match start(left) {
             (held, Leaves::Hazard) => (held, None),
             (held, Leaves::More) => (held, Some(left)),
