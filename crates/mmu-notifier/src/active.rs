@@ -27,6 +27,7 @@ use crate::diagnostics;
 use crate::invalidation::{Details, Invalidation, Owner};
 use crate::space::AddressSpaceRef;
 use crate::start::{self, Ending, Held, Left, Part, StartError, Started};
+use crate::subscriptions::Subscriptions;
 
 impl AddressSpaceRef {
     /// Starts an invalidation, makes the change, and ends it, also if the change panics.
@@ -148,10 +149,10 @@ impl Drop for Unwatched<'_> {
 /// An invalidation that ends where it began, also if a panic passes: the drop is for that. Its fields stay in registers,
 /// since nothing takes their address.
 struct Scope<'s> {
-    space: &'s AddressSpaceRef,
+    subscriptions: &'s Subscriptions,
     held: Held,
     details: Details,
-    left: Option<&'s Left>,
+    left: Option<Left<'s>>,
 }
 
 impl Scope<'_> {
@@ -169,16 +170,16 @@ impl Scope<'_> {
             return Ok(Unwatched::run(space, Invalidation::join(range, owner, details), change));
         };
         let mut room = MaybeUninit::uninit();
-        let (held, left) = start::start_here(space.space(), subscriptions, range, owner, details, &mut room);
+        let (held, left) = start::start_here(subscriptions, range, owner, details, &mut room);
         let held = held.if_accepted()?;
         if diagnostics::ENABLED {
             // CONTRACT C7.1: one that hangs is named by where its start was.
             held.set_origin(space.space(), Some(Location::caller()));
         }
-        let scope = Scope { space, held, details, left };
+        let scope = Scope { subscriptions, held, details, left };
         let result = change();
         mem::forget(scope);
-        start::end_here(space.space(), subscriptions, held, details, left);
+        start::end_here(subscriptions, held, details, left);
         Ok(result)
     }
 }
@@ -186,7 +187,7 @@ impl Scope<'_> {
 impl Drop for Scope<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        start::end_left(self.space.space(), self.held, self.details, self.left);
+        start::end_left(self.subscriptions, self.held, self.details, self.left);
     }
 }
 

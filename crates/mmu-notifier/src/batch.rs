@@ -95,8 +95,7 @@ impl<'s> Batch<'s> {
         for part in &mut self.parts {
             *part = Part::new(part.invalidation.with_blockable(blockable));
         }
-        let mut started = Started::new();
-        start::start(self.space.space(), &mut self.parts, &mut started)?;
+        let started = start::start(self.space.space(), &mut self.parts)?;
         Ok(ActiveBatch { batch: self, started, ending: Ending::Whole })
     }
 }

@@ -40,10 +40,10 @@ impl Space {
         let left = platform::catch(|| subscriptions.may_sleep()).err();
         let release = Invalidation::new(Range::ALL, Event::Release);
         // CONTRACT C8.1: first the interval side, all of it.
-        let first = platform::catch(|| start::release(self, subscriptions, &release)).err();
+        let first = platform::catch(|| start::release(subscriptions, &release)).err();
         let second = with_context(|context| {
             let section = subscriptions.book.claim(context);
-            Call { space: self, subscriptions, context, section }.release_all()
+            Call { subscriptions, context, section }.release_all()
         });
         let stamp = subscriptions.list.take_all_off();
         let wanted = Wanted::Walked { stamp, own: Own::Skipped };

@@ -11,6 +11,7 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
+use core::slice;
 
 use crate::address::Range;
 use crate::hazard::{Claim, Hazard};
@@ -20,6 +21,7 @@ use crate::start::Part;
 
 /// What a call is doing while it calls back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
 pub(crate) enum Kind {
     /// A start that calls intervals.
     Intervals,
@@ -35,25 +37,30 @@ pub(crate) enum Sleep {
     Forbidden,
 }
 
-/// One call under way.
+/// One call under way. What is known beforehand stands together, so that one store makes it.
+///
+/// # Invariants
+/// From `parts` on there are `count`, which stay as long as the frame is linked.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Frame {
     /// The id of the space.
     space: u64,
     /// The hazard of its walk of the list; null in the crowd.
     section: *const Hazard,
     /// The ranges of a start.
-    parts: *const [Part],
+    parts: *const Part,
+    count: u32,
     kind: Cell<Kind>,
-    outer: Cell<*const Frame>,
     exit_due: Cell<bool>,
+    /// Whether an interval waits for its second pass.
+    has_begun: Cell<bool>,
+    outer: Cell<*const Frame>,
     /// The interval whose callback runs, or ran last, until all passes are made; null once memory was given back that
     /// this call may have found.
     hit: Cell<*const Node>,
     /// Start and order of the interval that was hit then.
     reached: Cell<MaybeUninit<(u64, u64)>>,
-    /// Whether an interval waits for its second pass.
-    has_begun: Cell<bool>,
 }
 
 /// Where a call stands.
@@ -73,7 +80,8 @@ impl Frame {
         Frame {
             space: place.space,
             section: place.section.as_ptr(),
-            parts: place.parts,
+            parts: place.parts.as_ptr(),
+            count: place.parts.len() as u32,
             kind: Cell::new(kind),
             outer: Cell::new(ptr::null()),
             exit_due: Cell::new(false),
@@ -161,8 +169,8 @@ impl Frame {
     }
 
     fn parts(&self) -> &[Part] {
-        // SAFETY: the parts are borrowed as long as the frame is linked.
-        unsafe { &*self.parts }
+        // SAFETY: by the invariant; who asks has found the frame linked.
+        unsafe { slice::from_raw_parts(self.parts, self.count as usize) }
     }
 
     fn holds(&self, hazard: &Hazard) -> bool {

@@ -162,7 +162,8 @@ impl Space {
 
     #[cold]
     fn make(&self) -> Result<Prepared<'_>, RegisterErrorKind> {
-        let made = Subscriptions::try_new(self.id, self.label, self.leaves_work);
+        // SAFETY: a space stays where it is, and frees its subscriptions with itself.
+        let made = unsafe { Subscriptions::try_new(self, self.id, self.label, self.leaves_work) };
         made.map(Prepared::Made).ok_or(RegisterErrorKind::OutOfMemory)
     }
 

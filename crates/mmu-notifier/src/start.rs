@@ -46,11 +46,11 @@ use crate::trace;
 ///
 /// # Context
 /// As [`start_one`].
-pub(crate) fn start(space: &Space, parts: &mut [Part], started: &mut Started) -> Result<(), StartError> {
-    let Some(subscriptions) = space.subscriptions() else { return Ok(()) };
+pub(crate) fn start(space: &Space, parts: &mut [Part]) -> Result<Started, StartError> {
+    let Some(subscriptions) = space.subscriptions() else { return Ok(Started::new()) };
     platform::with_context(|context| {
         parts.iter().for_each(|part| diagnostics::start(subscriptions, part.invalidation.range()));
-        Calls { space, subscriptions, context }.start_several(parts, started)
+        Calls { subscriptions, context }.start_several(parts)
     })
 }
 
@@ -61,37 +61,38 @@ struct Conclusion {
     outcome: ManuallyDrop<Outcome>,
     /// How many callbacks of intervals were called.
     called: u64,
+    /// Up to which number the list has heard of it.
+    list_limit: u64,
     exit_due: bool,
 }
 
 /// A start under way.
 struct Calls<'c> {
-    space: &'c Space,
     subscriptions: &'c Subscriptions,
     context: Option<&'c Context>,
 }
 
 impl<'c> Calls<'c> {
-    /// Those of a start that is under way on this thread; none if nobody ever watched the space.
-    fn of(space: &'c Space) -> Option<Self> {
+    /// Those of a start that is under way on this thread.
+    fn of(subscriptions: &'c Subscriptions) -> Self {
         // SAFETY: it is used in this call alone.
         let context = unsafe { platform::context() };
-        Some(Calls { space, subscriptions: space.subscriptions()?, context })
+        Calls { subscriptions, context }
     }
 
     /// Any number of ranges: all are published before the one fence, and leave phase calling together.
     #[inline(never)]
-    fn start_several(&self, parts: &mut [Part], started: &mut Started) -> Result<(), StartError> {
+    fn start_several(&self, parts: &mut [Part]) -> Result<Started, StartError> {
         if parts.is_empty() {
-            return Ok(());
+            return Ok(Started::unheard());
         }
         if !self.subscriptions.index.is_open() {
             if !self.subscriptions.list.is_heard() {
                 trace::started(self.subscriptions, parts, 0);
-                return Ok(());
+                return Ok(Started::unheard());
             }
             let section = self.subscriptions.book.claim(self.context);
-            return self.run(parts, section, None, started);
+            return self.run(parts, section, None);
         }
         for part in &mut *parts {
             part.announce(self.subscriptions, self.context);
@@ -103,7 +104,7 @@ impl<'c> Calls<'c> {
         let mut pass = Pass::new(self.subscriptions, limit, &mut batch, false);
         let claim = parts.first().and_then(|part| part.claim(self.subscriptions));
         let section = claim.expect("a range that is announced has a claim");
-        self.run(parts, section, Some(&mut pass), started)
+        self.run(parts, section, Some(&mut pass))
     }
 
     /// Calls the intervals that are hit, if that side has begun, and the list. The walk of the list is a section of
@@ -114,8 +115,7 @@ impl<'c> Calls<'c> {
         parts: &mut [Part],
         section: Claim<'_>,
         mut pass: Option<&mut Pass<'_>>,
-        started: &mut Started,
-    ) -> Result<(), StartError> {
+    ) -> Result<Started, StartError> {
         let mut conclusion = {
             let parts = &*parts;
             let _span = trace::calling(self.subscriptions, parts);
@@ -124,9 +124,9 @@ impl<'c> Calls<'c> {
             if let Some(pass) = &mut pass {
                 pass.begin_all(parts, &frame);
             }
-            self.go_on(parts, section, pass, (&frame, link), started)
+            self.go_on(parts, section, pass, (&frame, link))
         };
-        self.conclude(parts, started, &mut conclusion)
+        self.conclude(parts, &mut conclusion)
     }
 
     /// Goes on behind the first passes.
@@ -137,19 +137,18 @@ impl<'c> Calls<'c> {
         section: Claim<'_>,
         mut pass: Option<&mut Pass<'_>>,
         (frame, link): (&Frame, Link<'_>),
-        started: &mut Started,
     ) -> Conclusion {
         let mut outcome = ManuallyDrop::new(Outcome::default());
-        self.call(frame, section, parts, pass.as_deref_mut(), started, &mut outcome);
+        let list_limit = self.call(frame, section, parts, pass.as_deref_mut(), &mut outcome);
         drop(link);
         if pass.is_none() {
             section.give_back();
         }
         let called = pass.map_or(0, |pass| pass.called);
-        Conclusion { outcome, called, exit_due: frame.is_exit_due() }
+        Conclusion { outcome, called, list_limit, exit_due: frame.is_exit_due() }
     }
 
-    /// Makes the second passes, then calls the list. Sets the limit up to which the list has heard of the start.
+    /// Makes the second passes, then calls the list. Gives the limit up to which the list has heard of the start.
     #[inline(always)]
     fn call(
         &self,
@@ -157,22 +156,22 @@ impl<'c> Calls<'c> {
         section: Claim<'_>,
         parts: &[Part],
         pass: Option<&mut Pass<'_>>,
-        started: &mut Started,
         outcome: &mut Outcome,
-    ) {
+    ) -> u64 {
         let begun = pass.is_some();
         if let Some(pass) = pass {
             pass.finish_all(parts);
             frame.end_passes();
             outcome.failure = pass.failure();
             if outcome.failure.is_some() {
-                return self.each(parts, &mut outcome.late, Claim::abandon);
+                self.each(parts, &mut outcome.late, Claim::abandon);
+                return 0;
             }
             // Then the invalidation is active.
             self.each(parts, &mut outcome.late, Claim::activate);
         }
         if self.subscriptions.list.count() == 0 {
-            return;
+            return 0;
         }
         frame.set_kind(Kind::Walk);
         // What is published may be over before the walk is.
@@ -184,8 +183,9 @@ impl<'c> Calls<'c> {
                 self.each(parts, late, Claim::retire);
             }
         };
-        started.list_limit = walk::start(self.subscriptions, section, parts, &mut over, failure);
+        let limit = walk::start(self.subscriptions, section, parts, &mut over, failure);
         keep_first(late, self.subscriptions.leave_section(section));
+        limit
     }
 
     /// Changes the phase of every part, and tells those who wait for it.
@@ -205,17 +205,12 @@ impl<'c> Calls<'c> {
 
     /// Turns a conclusion into what the caller gets.
     #[inline]
-    fn conclude(
-        &self,
-        parts: &mut [Part],
-        started: &mut Started,
-        conclusion: &mut Conclusion,
-    ) -> Result<(), StartError> {
-        started.forks = crate::fork::count();
-        let Conclusion { outcome, called, exit_due } = conclusion;
+    fn conclude(&self, parts: &mut [Part], conclusion: &mut Conclusion) -> Result<Started, StartError> {
+        let Conclusion { outcome, called, list_limit, exit_due } = conclusion;
+        let started = Started { list_limit: *list_limit, ..Started::unheard() };
         if let (Outcome { failure: None, late: None }, false) = (&**outcome, *exit_due) {
             trace::started(self.subscriptions, parts, *called);
-            return Ok(());
+            return Ok(started);
         }
         self.conclude_roughly(parts, started, *called, core::mem::take(&mut **outcome), *exit_due)
     }
@@ -225,11 +220,11 @@ impl<'c> Calls<'c> {
     fn conclude_roughly(
         &self,
         parts: &mut [Part],
-        started: &mut Started,
+        started: Started,
         called: u64,
         outcome: Outcome,
         exit_due: bool,
-    ) -> Result<(), StartError> {
+    ) -> Result<Started, StartError> {
         let Outcome { failure, mut late } = outcome;
         if failure.is_some() {
             self.subscriptions.count_refusal();
@@ -238,17 +233,19 @@ impl<'c> Calls<'c> {
         if exit_due {
             // CONTRACT C8.3
             // SAFETY: the last user's drop left the exit to this call, whose caller is a holder.
-            let exit = platform::catch(|| unsafe { Space::exit_and_let_go(NonNull::from(self.space)) });
+            let exit = platform::catch(|| unsafe {
+                Space::exit_and_let_go(NonNull::from(self.subscriptions.space()))
+            });
             keep_first(&mut late, exit.err());
         }
         match (failure, late) {
             (None, None) => {
                 trace::started(self.subscriptions, parts, called);
-                Ok(())
+                Ok(started)
             }
             (None, Some(payload)) => {
                 // The caller gets no guard, so what was begun ends here.
-                _ = platform::catch(|| end(self.space, started, parts, Ending::Whole))
+                _ = platform::catch(|| end(self.subscriptions.space(), &started, parts, Ending::Whole))
                     .map_err(platform::discard);
                 platform::resume(payload)
             }
@@ -266,12 +263,12 @@ impl<'c> Calls<'c> {
 }
 
 /// The interval side of an exit: start and end of everything (clause C8.1).
-pub(crate) fn release(space: &Space, subscriptions: &Subscriptions, invalidation: &Invalidation) {
+pub(crate) fn release(subscriptions: &Subscriptions, invalidation: &Invalidation) {
     if !subscriptions.index.is_open() {
         return;
     }
     platform::with_context(|context| {
-        let calls = Calls { space, subscriptions, context };
+        let calls = Calls { subscriptions, context };
         let mut part = Part::new(*invalidation);
         let section = part.announce(subscriptions, context);
         // ORDERING: publication, F, limit and search.

@@ -3,6 +3,8 @@
 
 #![expect(unsafe_code, reason = "what hazards stand in has to stay where it is")]
 
+use core::ptr::NonNull;
+
 use crate::frame::{self, Sleep};
 use crate::hazard::{Book, Claim};
 use crate::hung::{Hooks, Post};
@@ -12,6 +14,7 @@ use crate::list::List;
 use crate::memory::Aligned;
 use crate::platform::{self, Bell, Payload};
 use crate::records::Records;
+use crate::space::Space;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Both sides of a space's subscriptions, and the hazards that they share.
@@ -31,15 +34,29 @@ pub(crate) struct Subscriptions {
     exiting: AtomicU32,
     /// Not 0 once the exit is over.
     exited: AtomicU32,
+    space: Home,
     /// Of the space, in this process; never used twice.
     pub(crate) id: u64,
     /// Of the space.
     pub(crate) label: Option<&'static str>,
 }
 
+/// The space that they belong to, which frees them.
+#[derive(Debug)]
+struct Home(NonNull<Space>);
+
+// SAFETY: it stands for a shared reference to a space, which is Sync.
+unsafe impl Send for Home {}
+// SAFETY: as above.
+unsafe impl Sync for Home {}
+
 impl Subscriptions {
-    /// Makes them; none if there is no memory.
-    pub(crate) fn try_new(
+    /// Makes those of a space; none if there is no memory.
+    ///
+    /// # Safety
+    /// The space lives, and stays where it is, as long as they do.
+    pub(crate) unsafe fn try_new(
+        space: &Space,
         id: u64,
         label: Option<&'static str>,
         leaves_work: bool,
@@ -58,9 +75,17 @@ impl Subscriptions {
             refusals: AtomicU64::new(0),
             exiting: AtomicU32::new(0),
             exited: AtomicU32::new(0),
+            space: Home(NonNull::from(space)),
             id,
             label,
         })
+    }
+
+    /// The space.
+    #[inline]
+    pub(crate) fn space(&self) -> &Space {
+        // SAFETY: it lives as long as these, as promised to `try_new`.
+        unsafe { self.space.0.as_ref() }
     }
 
     /// Tells those who wait at `post`, if anybody may. Returns the panic of what was finished there, which the

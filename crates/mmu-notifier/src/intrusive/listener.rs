@@ -325,7 +325,7 @@ impl Listener {
         if subscriptions.innermost().is_some() {
             diagnostics::report(Rule::WaitInCallback, "unregister", None);
         }
-        let left = leave::unregister(space.space(), subscriptions, this.cast());
+        let left = leave::unregister(subscriptions, this.cast());
         listener.membership.set_out();
         if let Some(payload) = left.panic {
             platform::resume(payload);

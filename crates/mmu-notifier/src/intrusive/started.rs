@@ -4,7 +4,7 @@ use core::mem::MaybeUninit;
 
 use crate::invalidation::Invalidation;
 use crate::space::AddressSpaceRef;
-use crate::start::{self, Ending, Held, Left, Part, StartError};
+use crate::start::{self, Ending, Held, Part, StartError};
 
 /// What a start left for its end; see [`start`](Started::start). To be written into the caller's own structure.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +41,8 @@ impl Started {
         let Some(subscriptions) = space.space().subscriptions() else { return Ok(Self::unheard()) };
         let (range, owner, details) = what.split();
         let mut room = MaybeUninit::uninit();
-        let (held, left) = start::start_here(space.space(), subscriptions, range, owner, details, &mut room);
-        let started = left.map_or_else(start::Started::unheard, Left::started);
+        let (held, left) = start::start_here(subscriptions, range, owner, details, &mut room);
+        let started = left.map_or_else(start::Started::unheard, |left| left.started);
         Ok(Started { held: held.if_accepted()?, started })
     }
 
@@ -69,7 +69,9 @@ impl Started {
             End::Whole => Ending::Whole,
             End::OnlyEnd => Ending::OnlyEnd,
         };
-        let part = Part::held(what(), self.held);
-        start::end_told(space.space(), &self.started, &part, ending);
+        if let Some(subscriptions) = space.space().subscriptions() {
+            let part = Part::held(what(), self.held);
+            start::end_told(subscriptions, &self.started, &part, ending);
+        }
     }
 }

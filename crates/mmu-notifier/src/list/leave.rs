@@ -22,7 +22,7 @@ use crate::frees;
 use crate::hung::{Finish, Hung, When};
 use crate::platform::{self, Payload, with_context};
 use crate::scan::{Own, Scan, Wanted};
-use crate::space::{AddressSpaceRef, Space};
+use crate::space::AddressSpaceRef;
 use crate::subscriptions::Subscriptions;
 use crate::trace;
 
@@ -38,7 +38,7 @@ pub(crate) struct Left {
 ///
 /// # Context
 /// May sleep.
-pub(crate) fn unregister(space: &Space, subscriptions: &Subscriptions, node: NonNull<Node>) -> Left {
+pub(crate) fn unregister(subscriptions: &Subscriptions, node: NonNull<Node>) -> Left {
     // SAFETY: the node is registered, so it is readable until its owner frees it.
     let registered = unsafe { node.as_ref() };
     diagnostics::may_sleep(subscriptions, "unregister", registered.label());
@@ -46,7 +46,7 @@ pub(crate) fn unregister(space: &Space, subscriptions: &Subscriptions, node: Non
     // CONTRACT C8.2: once, by whoever comes first.
     let mut panic = with_context(|context| {
         let section = subscriptions.book.claim(context);
-        Call { space, subscriptions, context, section }.release_one(node)
+        Call { subscriptions, context, section }.release_one(node)
     });
     let stamp = subscriptions.list.take_off(registered);
     let others = Wanted::Walked { stamp, own: Own::Skipped };

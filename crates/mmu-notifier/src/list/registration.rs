@@ -237,7 +237,7 @@ impl<N: Notifier> Registration<N> {
     fn leave(&mut self) {
         let space = self.space();
         let subscriptions = space.watched();
-        let left = leave::unregister(space.space(), subscriptions, self.record.cast());
+        let left = leave::unregister(subscriptions, self.record.cast());
         if subscriptions.innermost().is_some() {
             self.leave_behind(left.stamp);
         } else {

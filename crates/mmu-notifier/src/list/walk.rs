@@ -24,7 +24,6 @@ use crate::subscriptions::Subscriptions;
 
 /// A call that walks the list, with its claim.
 pub(crate) struct Call<'c> {
-    pub(crate) space: &'c Space,
     pub(crate) subscriptions: &'c Subscriptions,
     pub(crate) context: Option<&'c Context>,
     pub(crate) section: Claim<'c>,
@@ -72,7 +71,9 @@ impl Call<'_> {
         if frame.is_exit_due() {
             // CONTRACT C8.3
             // SAFETY: the last user's drop left the exit to this call, whose caller is a holder.
-            let exit = platform::catch(|| unsafe { Space::exit_and_let_go(NonNull::from(self.space)) });
+            let exit = platform::catch(|| unsafe {
+                Space::exit_and_let_go(NonNull::from(self.subscriptions.space()))
+            });
             keep_first(&mut panic, exit.err());
         }
         panic
@@ -155,14 +156,14 @@ impl Call<'_> {
 
 /// Asks the list of a space.
 pub(crate) fn ask<R>(space: &AddressSpaceRef, silent: R, ask: impl FnOnce(&Call<'_>) -> R) -> R {
-    let space = space.space();
-    let Some(subscriptions) = space.subscriptions().filter(|subscriptions| subscriptions.list.count() != 0)
+    let Some(subscriptions) =
+        space.space().subscriptions().filter(|subscriptions| subscriptions.list.count() != 0)
     else {
         return silent;
     };
     platform::with_context(|context| {
         let section = subscriptions.book.claim(context);
-        ask(&Call { space, subscriptions, context, section })
+        ask(&Call { subscriptions, context, section })
     })
 }
 

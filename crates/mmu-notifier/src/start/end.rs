@@ -39,7 +39,7 @@ pub(crate) fn end_one(space: &Space, started: &Started, part: Part, ending: Endi
     if let (Some(subscriptions), true) = (space.subscriptions(), ending != Ending::Nothing) {
         if trace::ENABLED || !part.held.end_alone(subscriptions) {
             let (range, owner, details) = part.invalidation.split();
-            end_rest(space, started, part.held, range, owner, details, ending);
+            end_rest(subscriptions, started, part.held, range, owner, details, ending);
         }
     }
 }
@@ -47,36 +47,30 @@ pub(crate) fn end_one(space: &Space, started: &Started, part: Part, ending: Endi
 /// The same, inlined, for what [`start_here`](super::start_here) started and left on this thread, in the same call.
 #[cfg_attr(debug_assertions, inline)]
 #[cfg_attr(not(debug_assertions), inline(always))]
-pub(crate) fn end_here(
-    space: &Space,
-    subscriptions: &Subscriptions,
-    held: Held,
-    details: Details,
-    left: Option<&Left>,
-) {
+pub(crate) fn end_here(subscriptions: &Subscriptions, held: Held, details: Details, left: Option<Left<'_>>) {
     match left {
-        Some(left) => end_more(space, subscriptions, left),
+        Some(Left { part, started }) => end_more(subscriptions, part, started),
         None if !trace::ENABLED && held.end_quietly(subscriptions) => {}
-        None => end_left(space, held, details, None),
+        None => end_left(subscriptions, held, details, None),
     }
 }
 
 /// The way of such an end of which somebody hears.
 #[inline(never)]
-fn end_more(space: &Space, subscriptions: &Subscriptions, Left { part, started }: &Left) {
+fn end_more(subscriptions: &Subscriptions, part: &Part, started: Started) {
     trace::ending(subscriptions, slice::from_ref(part));
-    end_in_turn(space, subscriptions, started, part, Ending::Whole);
+    end_in_turn(subscriptions, &started, part, Ending::Whole);
 }
 
 /// The way of such an end that is more than one store.
 #[inline(never)]
-pub(crate) fn end_left(space: &Space, held: Held, details: Details, left: Option<&Left>) {
+pub(crate) fn end_left(subscriptions: &Subscriptions, held: Held, details: Details, left: Option<Left<'_>>) {
     match left {
-        Some(Left { part, started }) => end_told(space, started, part, Ending::Whole),
+        Some(Left { part, started }) => end_told(subscriptions, &started, part, Ending::Whole),
         None => {
             // SAFETY: nothing was left, and the caller holds the space.
             let part = unsafe { held.described(details) };
-            end_told(space, &Started::unheard(), &part, Ending::Whole);
+            end_told(subscriptions, &Started::unheard(), &part, Ending::Whole);
         }
     }
 }
@@ -90,14 +84,15 @@ pub(crate) fn end_shortly(space: &Space, held: Held) -> bool {
 /// Ends what began before anybody watched the space.
 #[inline]
 pub(crate) fn end_unwatched(space: &Space, what: Invalidation) {
+    let Some(subscriptions) = space.subscriptions() else { return };
     let (range, owner, details) = what.split();
-    end_rest(space, &Started::new(), Held::NOTHING, range, owner, details, Ending::Whole);
+    end_rest(subscriptions, &Started::new(), Held::NOTHING, range, owner, details, Ending::Whole);
 }
 
 /// The way of an end that is more than one store. Its parameters keep the part out of memory where it is not needed.
 #[inline(never)]
 fn end_rest(
-    space: &Space,
+    subscriptions: &Subscriptions,
     started: &Started,
     held: Held,
     range: Range,
@@ -106,7 +101,7 @@ fn end_rest(
     ending: Ending,
 ) {
     let part = Part::held(Invalidation::join(range, owner, details), held);
-    end_told(space, started, &part, ending);
+    end_told(subscriptions, started, &part, ending);
 }
 
 /// Ends a start of one range that succeeded, where somebody may have to be told.
@@ -114,23 +109,22 @@ fn end_rest(
 /// # Context
 /// As [`end_one`].
 #[inline(never)]
-pub(crate) fn end_told(space: &Space, started: &Started, part: &Part, ending: Ending) {
-    let Some(subscriptions) = space.subscriptions() else { return };
+pub(crate) fn end_told(subscriptions: &Subscriptions, started: &Started, part: &Part, ending: Ending) {
     trace::ending(subscriptions, slice::from_ref(part));
-    end_in_turn(space, subscriptions, started, part, ending);
+    end_in_turn(subscriptions, started, part, ending);
 }
 
 #[inline(always)]
-fn end_in_turn(space: &Space, subscriptions: &Subscriptions, started: &Started, part: &Part, ending: Ending) {
-    if subscriptions.index.is_open() || !end_listed(space, subscriptions, started, part, ending) {
-        end_alone(space, subscriptions, started, part, ending);
+fn end_in_turn(subscriptions: &Subscriptions, started: &Started, part: &Part, ending: Ending) {
+    if subscriptions.index.is_open() || !end_listed(subscriptions, started, part, ending) {
+        end_alone(subscriptions, started, part, ending);
     }
 }
 
 /// [`end_each`] of one range.
 #[inline(never)]
-fn end_alone(space: &Space, subscriptions: &Subscriptions, started: &Started, part: &Part, ending: Ending) {
-    let each = || end_each(space, subscriptions, started, slice::from_mut(&mut part.clone()), ending);
+fn end_alone(subscriptions: &Subscriptions, started: &Started, part: &Part, ending: Ending) {
+    let each = || end_each(subscriptions, started, slice::from_mut(&mut part.clone()), ending);
     platform::in_drop(each);
 }
 
@@ -141,18 +135,12 @@ fn end_alone(space: &Space, subscriptions: &Subscriptions, started: &Started, pa
 pub(crate) fn end(space: &Space, started: &Started, parts: &mut [Part], ending: Ending) {
     if let Some(subscriptions) = space.subscriptions() {
         trace::ending(subscriptions, parts);
-        platform::in_drop(|| end_each(space, subscriptions, started, parts, ending));
+        platform::in_drop(|| end_each(subscriptions, started, parts, ending));
     }
 }
 
 #[inline(never)]
-fn end_each(
-    space: &Space,
-    subscriptions: &Subscriptions,
-    started: &Started,
-    parts: &mut [Part],
-    ending: Ending,
-) {
+fn end_each(subscriptions: &Subscriptions, started: &Started, parts: &mut [Part], ending: Ending) {
     let mut late = None;
     for part in &mut *parts {
         let Some(claim) = part.claim(subscriptions) else { continue };
@@ -170,7 +158,7 @@ fn end_each(
         let panic = platform::with_context(|context| {
             let claim = parts.first().and_then(|part| part.claim(subscriptions));
             let section = claim.unwrap_or_else(|| subscriptions.book.claim(context));
-            let call = walk::Call { space, subscriptions, context, section };
+            let call = walk::Call { subscriptions, context, section };
             call.end(parts, started.list_limit, ending, || {
                 if claim.is_none() {
                     section.give_back();

@@ -9,27 +9,22 @@ use core::mem::ManuallyDrop;
 use core::slice;
 
 use super::one::conclude_one;
-use super::part::{Leaves, Left, Part, Started};
+use super::part::{Leaves, Part, Started};
 use super::{Calls, Conclusion, Ending, Failure, Outcome};
 use crate::frame::{self, Frame, Kind, Link};
 use crate::hazard::{Claim, Hazard};
 use crate::list::walk::{self, StartWalk, Stop, end_all};
 use crate::platform::{self, Payload};
-use crate::space::Space;
 use crate::subscriptions::Subscriptions;
 use crate::trace;
 
 /// Starts; the hazard is free and of this thread.
 #[inline(never)]
-pub(super) fn start_listed(space: &Space, left: &mut Left, hazard: &Hazard) -> Leaves {
-    let Some(subscriptions) = space.subscriptions() else { return Leaves::More };
-    let Left { part, started } = &mut *left;
-    let part = &*part;
-    let parts = slice::from_ref(part);
+pub(super) fn start_listed(subscriptions: &Subscriptions, part: &mut Part, hazard: &Hazard) -> Leaves {
+    let parts = slice::from_ref(&*part);
     if !subscriptions.list.is_heard() {
         trace::started(subscriptions, parts, 0);
-        started.forks = crate::fork::count();
-        return Leaves::More;
+        return Leaves::More(0);
     }
     let section = Claim::One(hazard);
     section.keep();
@@ -39,48 +34,53 @@ pub(super) fn start_listed(space: &Space, left: &mut Left, hazard: &Hazard) -> L
     // SAFETY: it is used in this call alone.
     let link = frame.link(unsafe { platform::context() });
     let walk = StartWalk::enter(&subscriptions.list, section, &part.invalidation);
-    started.list_limit = walk.limit;
+    let list_limit = walk.limit;
     // Its drop would have to look for a panic.
     let stop = ManuallyDrop::new(walk.call_all());
     if stop.is_some() || frame.is_exit_due() || section.leave_section().is_some() {
         let stop = ManuallyDrop::into_inner(stop);
-        let conclusion = leave_listed(space, walk, stop, section, (&frame, link));
-        return conclude_one(space, left, conclusion);
+        let conclusion = leave_listed(subscriptions, walk, stop, section, (&frame, link));
+        return conclude_one(subscriptions, part, conclusion);
     }
     drop(link);
     section.give_back_kept();
-    started.forks = crate::fork::count();
     trace::started(subscriptions, parts, 0);
-    Leaves::More
+    Leaves::More(list_limit)
 }
 
 /// Leaves the walk of a start that is more than accepted by everybody.
 #[cold]
 #[inline(never)]
 fn leave_listed(
-    space: &Space,
+    subscriptions: &Subscriptions,
     walk: StartWalk<'_>,
     stop: Option<Stop>,
     section: Claim<'_>,
     (frame, link): (&Frame, Link<'_>),
 ) -> Conclusion {
+    let list_limit = walk.limit;
     let mut failure: Option<Failure> = None;
     if let Some(stop) = stop {
         walk.go_on_behind(stop, &mut || (), &mut failure);
     }
-    let late = space.subscriptions().and_then(|subscriptions| subscriptions.leave_section(section));
+    let late = subscriptions.leave_section(section);
     drop(link);
     section.give_back();
     let outcome = ManuallyDrop::new(Outcome { failure, late });
-    Conclusion { outcome, called: 0, exit_due: frame.is_exit_due() }
+    Conclusion { outcome, called: 0, list_limit, exit_due: frame.is_exit_due() }
 }
 
 /// Leaves the walk of an end of which more is left.
 #[cold]
 #[inline(never)]
-fn leave_ended(space: &Space, panic: Option<Payload>, section: Claim<'_>, framed: (&Frame, Link<'_>)) {
-    let Some(Calls { space, subscriptions, context }) = Calls::of(space) else { return };
-    let call = walk::Call { space, subscriptions, context, section };
+fn leave_ended(
+    subscriptions: &Subscriptions,
+    panic: Option<Payload>,
+    section: Claim<'_>,
+    framed: (&Frame, Link<'_>),
+) {
+    let Calls { subscriptions, context } = Calls::of(subscriptions);
+    let call = walk::Call { subscriptions, context, section };
     if let Some(payload) = call.leave(panic, framed, || section.give_back()) {
         platform::in_drop(|| platform::resume(payload));
     }
@@ -89,7 +89,6 @@ fn leave_ended(space: &Space, panic: Option<Payload>, section: Claim<'_>, framed
 /// Ends; false if no hazard is at hand, and then nothing was done. A panic goes on behind it, unless one passes.
 #[inline(always)]
 pub(super) fn end_listed(
-    space: &Space,
     subscriptions: &Subscriptions,
     started: &Started,
     part: &Part,
@@ -109,7 +108,7 @@ pub(super) fn end_listed(
     list.enter(section);
     end_all(list.entries(), &part.invalidation, started.list_limit, ending, &mut panic);
     if panic.is_some() || frame.is_exit_due() || section.leave_section().is_some() {
-        leave_ended(space, ManuallyDrop::into_inner(panic), section, (&frame, link));
+        leave_ended(subscriptions, ManuallyDrop::into_inner(panic), section, (&frame, link));
     } else {
         drop(link);
         section.give_back_kept();

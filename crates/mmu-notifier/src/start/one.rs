@@ -55,8 +55,8 @@ fn start_apart(
 ) -> Held {
     let Some(subscriptions) = space.subscriptions() else { return Held::NOTHING };
     let mut room = MaybeUninit::uninit();
-    let (held, left) = start_here(space, subscriptions, range, owner, details, &mut room);
-    *started = left.map_or_else(Started::unheard, Left::started);
+    let (held, left) = start_here(subscriptions, range, owner, details, &mut room);
+    *started = left.map_or_else(Started::unheard, |left| left.started);
     held
 }
 
@@ -69,24 +69,23 @@ fn start_apart(
 #[cfg_attr(debug_assertions, inline)]
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn start_here<'r>(
-    space: &Space,
     subscriptions: &Subscriptions,
     range: Range,
     owner: Option<Owner>,
     details: Details,
-    room: &'r mut MaybeUninit<Left>,
-) -> (Held, Option<&'r Left>) {
+    room: &'r mut MaybeUninit<Part>,
+) -> (Held, Option<Left<'r>>) {
     // First of all: its hook may panic, or start an invalidation itself.
     diagnostics::start(subscriptions, range);
     // SAFETY: it is used in this call alone.
     let context = unsafe { platform::context() };
     let part = || Part::new(Invalidation::join(range, owner, details));
     match subscriptions.book.at_hand(context) {
-        None => Left::fill(room, part(), |left| start_elsewhere(space, left)),
+        None => Left::by(room, part(), |part| start_elsewhere(subscriptions, part)),
         Some((hazard, _)) if !subscriptions.index.is_open() => {
-            Left::fill(room, part(), |left| (Held::NOTHING, start_listed(space, left, hazard)))
+            Left::by(room, part(), |part| (Held::NOTHING, start_listed(subscriptions, part, hazard)))
         }
-        Some(hazard) => start_at(space, subscriptions, hazard, range, owner, details, room),
+        Some(hazard) => start_at(subscriptions, hazard, range, owner, details, room),
     }
 }
 
@@ -94,14 +93,13 @@ pub(crate) fn start_here<'r>(
 #[cfg_attr(debug_assertions, inline)]
 #[cfg_attr(not(debug_assertions), inline(always))]
 fn start_at<'r>(
-    space: &Space,
     subscriptions: &Subscriptions,
     (hazard, identity): (&Hazard, u64),
     range: Range,
     owner: Option<Owner>,
     details: Details,
-    room: &'r mut MaybeUninit<Left>,
-) -> (Held, Option<&'r Left>) {
+    room: &'r mut MaybeUninit<Part>,
+) -> (Held, Option<Left<'r>>) {
     let index = &subscriptions.index;
     hazard.publish(identity, range.bounds(), owner.map_or(0, Owner::get), index.epoch());
     // CONTRACT C3.3: who is inserted from here on is busy for this invalidation, and not called.
@@ -110,14 +108,14 @@ fn start_at<'r>(
     let held = Held::new(Claim::One(hazard), identity);
     let part = || Part::held(Invalidation::join(range, owner, details), held);
     if let Found::One(node) = look.found() {
-        let of = (space, subscriptions);
-        return Left::fill(room, part(), move |left| (held, hit_one(of, hazard, left, node, limit)));
+        let hit = move |part: &mut Part| (held, hit_one(subscriptions, hazard, part, node, limit));
+        return Left::by(room, part(), hit);
     }
     if !look.is_nobody() || subscriptions.list.count() != 0 {
-        return Left::fill(room, part(), move |left| (held, hit_several(space, left, limit, look)));
+        return Left::by(room, part(), move |part| (held, hit_several(subscriptions, part, limit, look)));
     }
     if let Some(post) = Claim::One(hazard).activate(identity) {
-        return Left::fill(room, part(), move |left| (held, ring(space, left, post)));
+        return Left::by(room, part(), move |part| (held, ring(subscriptions, part, post)));
     }
     if trace::ENABLED {
         trace::started(subscriptions, slice::from_ref(&part()), 0);
@@ -128,59 +126,63 @@ fn start_at<'r>(
 /// The way of one range where no hazard is at hand.
 #[cold]
 #[inline(never)]
-fn start_elsewhere(space: &Space, left: &mut Left) -> (Held, Leaves) {
-    let Some(calls) = Calls::of(space) else { return (Held::NOTHING, Leaves::More) };
-    let Calls { subscriptions, context, .. } = calls;
-    let (range, owner, details) = left.part.invalidation.split();
+fn start_elsewhere(subscriptions: &Subscriptions, part: &mut Part) -> (Held, Leaves) {
+    let calls = Calls::of(subscriptions);
+    let context = calls.context;
+    let (range, owner, details) = part.invalidation.split();
     if !subscriptions.index.is_open() {
-        return calls.run_slowly(left);
+        return calls.run_slowly(part);
     }
     let book = &subscriptions.book;
     let Some(hazard) = book.sibling(context).or_else(|| book.claim_another(context)) else {
-        return calls.run_slowly(left);
+        return calls.run_slowly(part);
     };
     let mut room = MaybeUninit::uninit();
     let at = (hazard, hazard.next_identity());
-    let (held, found) = start_at(space, subscriptions, at, range, owner, details, &mut room);
-    left.part.held = held;
-    left.started = found.map_or_else(Started::unheard, Left::started);
-    // A claim that is made for good measure goes beyond what is published.
-    let alone = found.is_none() && !Claim::One(hazard).is_kept();
-    (held, if alone { Leaves::Hazard } else { Leaves::More })
+    let (held, found) = start_at(subscriptions, at, range, owner, details, &mut room);
+    part.held = held;
+    (
+        held,
+        match found {
+            // A first claim goes beyond what is published.
+            None if !Claim::One(hazard).is_kept() => Leaves::Hazard,
+            None => Leaves::More(0),
+            Some(left) => Leaves::More(left.started.list_limit),
+        },
+    )
 }
 
 /// [`run_one`], said to be cold, so that the way of what hits nobody is laid out as one piece.
 #[cold]
 #[inline(never)]
 fn hit_one(
-    of: (&Space, &Subscriptions),
+    subscriptions: &Subscriptions,
     hazard: &Hazard,
-    left: &mut Left,
+    part: &mut Part,
     node: NonNull<Node>,
     limit: u64,
 ) -> Leaves {
-    run_one(of, hazard, left, node, limit)
+    run_one(subscriptions, hazard, part, node, limit)
 }
 
 /// [`run_several`], in the same way.
 #[cold]
 #[inline(never)]
-fn hit_several(space: &Space, left: &mut Left, limit: u64, look: Look) -> Leaves {
-    run_several(space, left, limit, look)
+fn hit_several(subscriptions: &Subscriptions, part: &mut Part, limit: u64, look: Look) -> Leaves {
+    run_several(subscriptions, part, limit, look)
 }
 
 /// The way of one range that is published and hits one. Nothing is in memory but what callbacks may look at: what it takes
 /// besides is made where there is more to it.
 #[inline(never)]
 fn run_one(
-    (space, subscriptions): (&Space, &Subscriptions),
+    subscriptions: &Subscriptions,
     hazard: &Hazard,
-    left: &mut Left,
+    owned: &mut Part,
     node: NonNull<Node>,
     limit: u64,
 ) -> Leaves {
-    let Left { part, started } = &mut *left;
-    let (part, claim) = (&*part, Claim::One(hazard));
+    let (part, claim) = (&*owned, Claim::One(hazard));
     claim.unpin();
     let _span = trace::calling(subscriptions, slice::from_ref(part));
     let frame = frame_of(subscriptions, slice::from_ref(part), claim);
@@ -192,24 +194,23 @@ fn run_one(
     let answer = pass::call(node, part, (part.owner(), limit), || (), &mut panic);
     let conclusion = if matches!(answer, None | Some(Answer::Done)) && subscriptions.list.count() == 0 {
         let called = u64::from(answer.is_some());
-        match activate_found((space, subscriptions), part, claim, called, (&frame, link)) {
+        match activate_found(subscriptions, part, claim, called, (&frame, link)) {
             None => return Leaves::Hazard,
             Some(conclusion) => conclusion,
         }
     } else {
         let answer = (answer, ManuallyDrop::into_inner(panic));
-        go_on_behind(space, part, (node, answer), limit, (&frame, link), started)
+        go_on_behind(subscriptions, part, (node, answer), limit, (&frame, link))
     };
-    conclude_one(space, left, conclusion)
+    conclude_one(subscriptions, owned, conclusion)
 }
 
 /// The way of one range that is published, and hits several or is heard by the list.
 #[inline(never)]
-fn run_several(space: &Space, left: &mut Left, limit: u64, look: Look) -> Leaves {
-    let Left { part, started } = &mut *left;
-    let (part, Some(calls)) = (&*part, Calls::of(space)) else { return Leaves::More };
-    let Calls { subscriptions, context, .. } = calls;
-    let Some(claim @ Claim::One(_)) = part.claim(subscriptions) else { return Leaves::More };
+fn run_several(subscriptions: &Subscriptions, owned: &mut Part, limit: u64, look: Look) -> Leaves {
+    let (part, calls) = (&*owned, Calls::of(subscriptions));
+    let context = calls.context;
+    let Some(claim @ Claim::One(_)) = part.claim(subscriptions) else { return Leaves::More(0) };
     let mut batch = Batch::new();
     let complete = subscriptions.index.collect(look, part.invalidation.range().bounds(), &mut batch);
     claim.unpin();
@@ -219,38 +220,36 @@ fn run_several(space: &Space, left: &mut Left, limit: u64, look: Look) -> Leaves
     let link = frame.link(context);
     pass.begin_one(part, &frame);
     let conclusion = if pass.is_over() && subscriptions.list.count() == 0 {
-        match activate_found((space, subscriptions), part, claim, pass.called, (&frame, link)) {
+        match activate_found(subscriptions, part, claim, pass.called, (&frame, link)) {
             None => return Leaves::Hazard,
             Some(conclusion) => conclusion,
         }
     } else {
-        calls.go_on_found(part, &mut pass, (&frame, link), started)
+        calls.go_on_found(part, &mut pass, (&frame, link))
     };
-    conclude_one(space, left, conclusion)
+    conclude_one(subscriptions, owned, conclusion)
 }
 
 /// Goes on behind the first pass over the only one that is hit, where there is more to it.
 #[inline(never)]
 fn go_on_behind(
-    space: &Space,
+    subscriptions: &Subscriptions,
     part: &Part,
     (node, answer): (NonNull<Node>, (Option<Answer>, Option<Payload>)),
     limit: u64,
     framed: (&Frame, Link<'_>),
-    started: &mut Started,
 ) -> Conclusion {
-    let calls = Calls::of(space).expect("somebody was hit there");
     let mut batch = Batch::new();
-    let mut pass = Pass::new(calls.subscriptions, limit, &mut batch, true);
+    let mut pass = Pass::new(subscriptions, limit, &mut batch, true);
     pass.begin_behind(node, part, answer);
-    calls.go_on_found(part, &mut pass, framed, started)
+    Calls::of(subscriptions).go_on_found(part, &mut pass, framed)
 }
 
 /// Ends the passes of a start behind which no list hears of it; none if nothing else is left of it.
 #[cfg_attr(debug_assertions, inline)]
 #[cfg_attr(not(debug_assertions), inline(always))]
 fn activate_found(
-    (space, subscriptions): (&Space, &Subscriptions),
+    subscriptions: &Subscriptions,
     part: &Part,
     claim: Claim<'_>,
     called: u64,
@@ -259,7 +258,7 @@ fn activate_found(
     claim.count(called);
     let post = claim.activate(part.identity());
     if post.is_some() || frame.is_exit_due() {
-        return Some(ring_found(space, called, post, (frame, link)));
+        return Some(ring_found(subscriptions, called, post, (frame, link)));
     }
     drop(link);
     trace::started(subscriptions, slice::from_ref(part), called);
@@ -270,52 +269,49 @@ fn activate_found(
 #[cold]
 #[inline(never)]
 fn ring_found(
-    space: &Space,
+    subscriptions: &Subscriptions,
     called: u64,
     post: Option<&Post>,
     (frame, link): (&Frame, Link<'_>),
 ) -> Conclusion {
     frame.end_passes();
-    let late = space.subscriptions().and_then(|subscriptions| subscriptions.ring(post));
+    let late = subscriptions.ring(post);
     drop(link);
     let outcome = ManuallyDrop::new(Outcome { failure: None, late });
-    Conclusion { outcome, called, exit_due: frame.is_exit_due() }
+    Conclusion { outcome, called, list_limit: 0, exit_due: frame.is_exit_due() }
 }
 
 /// Tells those who wait for a start that hit nobody.
 #[cold]
 #[inline(never)]
-fn ring(space: &Space, left: &mut Left, post: &Post) -> Leaves {
-    let late = space.subscriptions().and_then(|subscriptions| subscriptions.ring(Some(post)));
+fn ring(subscriptions: &Subscriptions, part: &mut Part, post: &Post) -> Leaves {
+    let late = subscriptions.ring(Some(post));
     let outcome = ManuallyDrop::new(Outcome { failure: None, late });
-    conclude_one(space, left, Conclusion { outcome, called: 0, exit_due: false })
+    conclude_one(subscriptions, part, Conclusion { outcome, called: 0, list_limit: 0, exit_due: false })
 }
 
 /// Does what is left of the start of one range.
 #[inline(never)]
-pub(super) fn conclude_one(space: &Space, left: &mut Left, mut conclusion: Conclusion) -> Leaves {
-    let Some(calls) = Calls::of(space) else { return Leaves::More };
-    calls.conclude(slice::from_mut(&mut left.part), &mut left.started, &mut conclusion).into()
+pub(super) fn conclude_one(
+    subscriptions: &Subscriptions,
+    part: &mut Part,
+    mut conclusion: Conclusion,
+) -> Leaves {
+    Calls::of(subscriptions).conclude(slice::from_mut(part), &mut conclusion).into()
 }
 
 impl Calls<'_> {
     /// The way of one range for which there is no hazard, or none is at hand.
     #[inline(never)]
-    fn run_slowly(&self, Left { part, started }: &mut Left) -> (Held, Leaves) {
-        let result = self.start_several(slice::from_mut(part), started);
+    fn run_slowly(&self, part: &mut Part) -> (Held, Leaves) {
+        let result = self.start_several(slice::from_mut(part));
         (part.held, result.into())
     }
 
     /// Goes on behind first passes, where there is more to it.
     #[inline(never)]
-    fn go_on_found(
-        &self,
-        part: &Part,
-        pass: &mut Pass<'_>,
-        framed: (&Frame, Link<'_>),
-        started: &mut Started,
-    ) -> Conclusion {
+    fn go_on_found(&self, part: &Part, pass: &mut Pass<'_>, framed: (&Frame, Link<'_>)) -> Conclusion {
         let claim = part.claim(self.subscriptions).expect("a range that is published has a claim");
-        self.go_on(slice::from_ref(part), claim, Some(pass), framed, started)
+        self.go_on(slice::from_ref(part), claim, Some(pass), framed)
     }
 }

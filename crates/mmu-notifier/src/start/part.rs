@@ -43,18 +43,19 @@ pub(crate) struct Started {
 }
 
 /// What a start of one range left for its end, where it is more than a hazard.
-pub(crate) struct Left {
-    pub(super) part: Part,
-    pub(super) started: Started,
+#[derive(Clone, Copy)]
+pub(crate) struct Left<'p> {
+    pub(super) part: &'p Part,
+    pub(crate) started: Started,
 }
 
-/// What a start of one range leaves for its end.
+/// What a start of one range leaves for its end: two words, for registers.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Leaves {
     /// What is published at a hazard of its own; the claim goes no further.
     Hazard,
-    /// What the rest of [`Left`] tells as well.
-    More,
+    /// More than that; and the list has heard of it up to this number.
+    More(u64),
     /// Nothing: it was refused.
     Nothing,
 }
@@ -232,33 +233,31 @@ impl Started {
     }
 }
 
-impl Left {
-    #[inline]
-    pub(crate) fn started(&self) -> Started {
-        self.started
-    }
-
+impl<'p> Left<'p> {
     /// What is held behind a start of `part`, and what else it leaves.
     #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
-    pub(super) fn fill(
-        room: &mut MaybeUninit<Left>,
+    pub(super) fn by(
+        room: &'p mut MaybeUninit<Part>,
         part: Part,
-        start: impl FnOnce(&mut Left) -> (Held, Leaves),
-    ) -> (Held, Option<&Left>) {
-        let left = room.write(Left { part, started: Started::new() });
-        match start(left) {
+        start: impl FnOnce(&mut Part) -> (Held, Leaves),
+    ) -> (Held, Option<Self>) {
+        let part = room.write(part);
+        match start(part) {
             (held, Leaves::Hazard) => (held, None),
-            (held, Leaves::More) => (held, Some(left)),
-            (_, Leaves::Nothing) => (Held::refused(), Some(left)),
+            (held, Leaves::More(list_limit)) => {
+                let started = Started { list_limit, ..Started::unheard() };
+                (held, Some(Left { part, started }))
+            }
+            (_, Leaves::Nothing) => (Held::refused(), None),
         }
     }
 }
 
-impl From<Result<(), StartError>> for Leaves {
-    fn from(result: Result<(), StartError>) -> Self {
+impl From<Result<Started, StartError>> for Leaves {
+    fn from(result: Result<Started, StartError>) -> Self {
         match result {
-            Ok(()) => Leaves::More,
+            Ok(started) => Leaves::More(started.list_limit),
             Err(StartError::WouldBlock) => Leaves::Nothing,
         }
     }
