@@ -8,7 +8,6 @@
 #![expect(unsafe_code, reason = "frames are linked on the stack")]
 
 use core::cell::Cell;
-use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 use core::slice;
@@ -22,7 +21,7 @@ use crate::start::Part;
 /// What a call is doing while it calls back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
-pub(crate) enum Kind {
+enum Kind {
     /// A start that calls intervals.
     Intervals,
     /// A walk of the list.
@@ -40,14 +39,14 @@ pub(crate) enum Sleep {
 /// One call under way. What is known beforehand stands together, so that one store makes it.
 ///
 /// # Invariants
-/// From `parts` on there are `count`, which stay as long as the frame is linked.
+/// From `parts` on there are `count`, which stay as long as the frame is linked. `section` is written if it is a walk's.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Frame {
     /// The id of the space.
     space: u64,
     /// The hazard of its walk of the list; null in the crowd.
-    section: *const Hazard,
+    section: Cell<MaybeUninit<*const Hazard>>,
     /// The ranges of a start.
     parts: *const Part,
     count: u32,
@@ -63,26 +62,16 @@ pub(crate) struct Frame {
     reached: Cell<MaybeUninit<(u64, u64)>>,
 }
 
-/// Where a call stands.
-#[derive(Debug)]
-pub(crate) struct Place<'p> {
-    /// The id of the space.
-    pub(crate) space: u64,
-    /// What its walk of the list is a section of.
-    pub(crate) section: Claim<'p>,
-    /// The ranges, if it is a start.
-    pub(crate) parts: &'p [Part],
-}
-
 impl Frame {
+    /// That of a start in the space `id` that calls intervals. The caller keeps the parts as long as it is linked.
     #[inline(always)]
-    pub(crate) fn new(place: &Place<'_>, kind: Kind) -> Self {
+    pub(crate) fn of_intervals(id: u64, parts: &[Part]) -> Self {
         Frame {
-            space: place.space,
-            section: place.section.as_ptr(),
-            parts: place.parts.as_ptr(),
-            count: place.parts.len() as u32,
-            kind: Cell::new(kind),
+            space: id,
+            section: Cell::new(MaybeUninit::uninit()),
+            parts: parts.as_ptr(),
+            count: parts.len() as u32,
+            kind: Cell::new(Kind::Intervals),
             outer: Cell::new(ptr::null()),
             exit_due: Cell::new(false),
             hit: Cell::new(ptr::null()),
@@ -91,19 +80,31 @@ impl Frame {
         }
     }
 
+    /// That of a walk of the list; the parts are those of a start, as in [`of_intervals`](Self::of_intervals).
+    #[inline(always)]
+    pub(crate) fn of_walk(id: u64, parts: &[Part], section: Claim<'_>) -> Self {
+        let frame = Frame::of_intervals(id, parts);
+        frame.walk(section);
+        frame
+    }
+
+    /// Says that the call goes on with a walk of the list, in this section.
+    #[inline(always)]
+    pub(crate) fn walk(&self, section: Claim<'_>) {
+        self.section.set(MaybeUninit::new(section.as_ptr()));
+        self.kind.set(Kind::Walk);
+    }
+
     /// Makes this the innermost call of the thread, until the link is dropped.
     ///
-    /// The caller keeps what the frame's place names until then, and does not forget the link: the thread's context
-    /// leads to the frame as long as it is there.
+    /// The caller does not forget the link: the thread's context leads to the frame as long as it is there.
     #[inline(always)]
     pub(crate) fn link<'f>(&'f self, context: Option<&'f Context>) -> Link<'f> {
-        let mut outer = ptr::null();
         if let Some(context) = context {
-            outer = context.frames();
-            self.outer.set(outer);
+            self.outer.set(context.frames());
             context.set_frames(self);
         }
-        Link { context, outer, _frame: PhantomData }
+        Link { context, frame: self }
     }
 
     /// Says whether an exit of the space was left to this call.
@@ -173,13 +174,16 @@ impl Frame {
         unsafe { slice::from_raw_parts(self.parts, self.count as usize) }
     }
 
-    fn holds(&self, hazard: &Hazard) -> bool {
-        ptr::eq(self.section, hazard) || self.parts().iter().any(|part| part.is_at(hazard))
+    /// The hazard of its walk, if it is one; null in the crowd.
+    fn section(&self) -> Option<*const Hazard> {
+        let walks = self.kind.get() == Kind::Walk;
+        // SAFETY: by the invariant.
+        walks.then(|| unsafe { self.section.get().assume_init() })
     }
 
-    /// Says that the frame goes on with something else.
-    pub(crate) fn set_kind(&self, kind: Kind) {
-        self.kind.set(kind);
+    fn holds(&self, hazard: &Hazard) -> bool {
+        self.section().is_some_and(|section| ptr::eq(section, hazard))
+            || self.parts().iter().any(|part| part.is_at(hazard))
     }
 }
 
@@ -187,16 +191,14 @@ impl Frame {
 #[must_use]
 pub(crate) struct Link<'f> {
     context: Option<&'f Context>,
-    /// The one before. (The frame tells as well, but it was just stored there.)
-    outer: *const Frame,
-    _frame: PhantomData<&'f Frame>,
+    frame: &'f Frame,
 }
 
 impl Drop for Link<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         if let Some(context) = self.context {
-            context.set_frames(self.outer);
+            context.set_frames(self.frame.outer.get());
         }
     }
 }
@@ -225,11 +227,9 @@ pub(crate) fn is_own(id: u64, hazard: &Hazard) -> bool {
 pub(crate) fn own_in_crowd(id: u64) -> (u32, u32) {
     let (mut calling, mut walking) = (0, 0);
     find_frame(id, |frame| -> Option<()> {
-        match frame.kind.get() {
-            Kind::Intervals => {
-                calling += frame.parts().iter().filter(|part| part.is_in_crowd()).count() as u32;
-            }
-            Kind::Walk => walking += u32::from(frame.section.is_null()),
+        match frame.section() {
+            None => calling += frame.parts().iter().filter(|part| part.is_in_crowd()).count() as u32,
+            Some(section) => walking += u32::from(section.is_null()),
         }
         None
     });

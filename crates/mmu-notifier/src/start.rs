@@ -30,7 +30,7 @@ pub(crate) use part::{Held, Left, Part, Started};
 use pass::Pass;
 
 use crate::diagnostics;
-use crate::frame::{self, Frame, Kind, Link};
+use crate::frame::{Frame, Link};
 use crate::hazard::Claim;
 use crate::hung::Post;
 use crate::index::Batch;
@@ -119,7 +119,7 @@ impl<'c> Calls<'c> {
         let mut conclusion = {
             let parts = &*parts;
             let _span = trace::calling(self.subscriptions, parts);
-            let frame = frame_of(self.subscriptions, parts, section);
+            let frame = Frame::of_intervals(self.subscriptions.id, parts);
             let link = frame.link(self.context);
             if let Some(pass) = &mut pass {
                 pass.begin_all(parts, &frame);
@@ -173,7 +173,7 @@ impl<'c> Calls<'c> {
         if self.subscriptions.list.count() == 0 {
             return 0;
         }
-        frame.set_kind(Kind::Walk);
+        frame.walk(section);
         // What is published may be over before the walk is.
         section.keep();
         let Outcome { failure, late } = outcome;
@@ -270,16 +270,15 @@ pub(crate) fn release(subscriptions: &Subscriptions, invalidation: &Invalidation
     platform::with_context(|context| {
         let calls = Calls { subscriptions, context };
         let mut part = Part::new(*invalidation);
-        let section = part.announce(subscriptions, context);
+        part.announce(subscriptions, context);
         // ORDERING: publication, F, limit and search.
         full_fence();
         let mut batch = Batch::new();
         let limit = subscriptions.index.limit();
         let mut pass = Pass::new(subscriptions, limit, &mut batch, false);
         let parts = slice::from_ref(&part);
-        let place = frame::Place { space: subscriptions.id, section, parts };
         let mut outcome = Outcome::default();
-        let frame = Frame::new(&place, Kind::Intervals);
+        let frame = Frame::of_intervals(subscriptions.id, parts);
         let link = frame.link(context);
         pass.begin_all(parts, &frame);
         pass.finish_all(parts);
@@ -294,10 +293,4 @@ pub(crate) fn release(subscriptions: &Subscriptions, invalidation: &Invalidation
             platform::resume(payload);
         }
     });
-}
-
-/// What a start is to the callbacks of intervals.
-#[inline(always)]
-fn frame_of(subscriptions: &Subscriptions, parts: &[Part], section: Claim<'_>) -> Frame {
-    Frame::new(&frame::Place { space: subscriptions.id, section, parts }, Kind::Intervals)
 }

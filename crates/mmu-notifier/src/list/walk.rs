@@ -15,7 +15,7 @@ pub(crate) use start::{StartWalk, Stop, start};
 use super::array::Entries;
 use super::node::{Callbacks, Node, Young};
 use crate::address::{Address, Range};
-use crate::frame::{self, Frame, Kind, Link};
+use crate::frame::{Frame, Link};
 use crate::hazard::Claim;
 use crate::platform::{self, Context, Payload, keep_first};
 use crate::space::{AddressSpaceRef, Pte, Space};
@@ -50,8 +50,7 @@ impl Call<'_> {
         give_back: impl FnOnce(),
     ) -> (R, Option<Payload>) {
         let mut panic = None;
-        let place = frame::Place { space: self.subscriptions.id, section: self.section, parts: &[] };
-        let frame = Frame::new(&place, Kind::Walk);
+        let frame = Frame::of_walk(self.subscriptions.id, &[], self.section);
         let link = frame.link(self.context);
         enter();
         let result = visit(&mut panic);

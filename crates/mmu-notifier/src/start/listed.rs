@@ -11,7 +11,7 @@ use core::slice;
 use super::one::conclude_one;
 use super::part::{Leaves, Part, Started};
 use super::{Calls, Conclusion, Ending, Failure, Outcome};
-use crate::frame::{self, Frame, Kind, Link};
+use crate::frame::{Frame, Link};
 use crate::hazard::{Claim, Hazard};
 use crate::list::walk::{self, StartWalk, Stop, end_all};
 use crate::platform::{self, Payload};
@@ -29,8 +29,7 @@ pub(super) fn start_listed(subscriptions: &Subscriptions, part: &mut Part, hazar
     let section = Claim::One(hazard);
     section.keep();
     let _span = trace::calling(subscriptions, parts);
-    let place = frame::Place { space: subscriptions.id, section, parts };
-    let frame = Frame::new(&place, Kind::Walk);
+    let frame = Frame::of_walk(subscriptions.id, parts, section);
     // SAFETY: it is used in this call alone.
     let link = frame.link(unsafe { platform::context() });
     let walk = StartWalk::enter(&subscriptions.list, section, &part.invalidation);
@@ -99,8 +98,7 @@ pub(super) fn end_listed(
     let Some(hazard) = subscriptions.book.remembered(context) else { return false };
     let section = Claim::One(hazard);
     section.keep();
-    let place = frame::Place { space: subscriptions.id, section, parts: &[] };
-    let frame = Frame::new(&place, Kind::Walk);
+    let frame = Frame::of_walk(subscriptions.id, &[], section);
     let link = frame.link(context);
     let list = &subscriptions.list;
     // Its drop would have to look.

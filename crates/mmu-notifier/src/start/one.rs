@@ -1,9 +1,10 @@
 //! The start of one range, the usual one: inlined as far as a range goes that hits nobody.
 //!
-//! The fence of the publication waits for every store before it. So up to there nothing is kept in memory; whatever
-//! takes more than registers goes out of line behind it: a range that hits one ([`run_one`]), one that hits several or
-//! is heard by the list ([`run_several`]), one for which no hazard is at hand ([`start_elsewhere`]),
-//! and one where there is no interval side ([`listed`](super::listed)).
+//! The fence of the publication waits for every store before it, those of the start before too: with hits they are what
+//! takes the time. So nothing is kept in memory that registers hold, and whatever takes more goes out of line behind the
+//! fence: a range that hits one ([`run_one`]), one that hits several or is heard by the list ([`run_several`]), one for
+//! which no hazard is at hand ([`start_elsewhere`]), and one where there is no interval side
+//! ([`listed`](super::listed)).
 
 #![expect(unsafe_code, reason = "the context of the thread is kept for the time of a call")]
 
@@ -14,7 +15,7 @@ use core::slice;
 use super::listed::start_listed;
 use super::part::Leaves;
 use super::pass::{self, Pass};
-use super::{Calls, Conclusion, Held, Left, Outcome, Part, StartError, Started, frame_of};
+use super::{Calls, Conclusion, Held, Left, Outcome, Part, StartError, Started};
 use crate::address::Range;
 use crate::diagnostics;
 use crate::frame::{Frame, Link};
@@ -185,7 +186,7 @@ fn run_one(
     let (part, claim) = (&*owned, Claim::One(hazard));
     claim.unpin();
     let _span = trace::calling(subscriptions, slice::from_ref(part));
-    let frame = frame_of(subscriptions, slice::from_ref(part), claim);
+    let frame = Frame::of_intervals(subscriptions.id, slice::from_ref(part));
     frame.set_hit(node);
     // SAFETY: it is used in this call alone.
     let link = frame.link(unsafe { platform::context() });
@@ -200,7 +201,7 @@ fn run_one(
         }
     } else {
         let answer = (answer, ManuallyDrop::into_inner(panic));
-        go_on_behind(subscriptions, part, (node, answer), limit, (&frame, link))
+        go_on_behind(subscriptions, part, (node, answer), (&frame, link))
     };
     conclude_one(subscriptions, owned, conclusion)
 }
@@ -216,7 +217,7 @@ fn run_several(subscriptions: &Subscriptions, owned: &mut Part, limit: u64, look
     claim.unpin();
     let _span = trace::calling(subscriptions, slice::from_ref(part));
     let mut pass = Pass::new(subscriptions, limit, &mut batch, complete);
-    let frame = frame_of(subscriptions, slice::from_ref(part), claim);
+    let frame = Frame::of_intervals(subscriptions.id, slice::from_ref(part));
     let link = frame.link(context);
     pass.begin_one(part, &frame);
     let conclusion = if pass.is_over() && subscriptions.list.count() == 0 {
@@ -236,11 +237,11 @@ fn go_on_behind(
     subscriptions: &Subscriptions,
     part: &Part,
     (node, answer): (NonNull<Node>, (Option<Answer>, Option<Payload>)),
-    limit: u64,
     framed: (&Frame, Link<'_>),
 ) -> Conclusion {
     let mut batch = Batch::new();
-    let mut pass = Pass::new(subscriptions, limit, &mut batch, true);
+    // Nobody is searched for any more.
+    let mut pass = Pass::new(subscriptions, 0, &mut batch, true);
     pass.begin_behind(node, part, answer);
     Calls::of(subscriptions).go_on_found(part, &mut pass, framed)
 }

@@ -37,8 +37,7 @@ pub(crate) struct Held {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Started {
     pub(super) list_limit: u64,
-    /// The number of forks by the end of the start, or before its callbacks if nothing else came of them: in the child of a
-    /// later one it may be over.
+    /// The number of forks by the end of the start: in the child of a later one it may be over.
     pub(super) forks: u32,
 }
 
