@@ -133,22 +133,34 @@ impl Index {
     /// Collects the next subscriptions that overlap `bounds`, ascending, behind `after` (start and order).
     /// Returns false if the batch was full before the end.
     ///
+    /// # Safety
+    /// The index is open.
+    ///
     /// # Context
-    /// The index is open. The caller has pinned the epoch, passed a full fence, and published `bounds` in phase calling,
+    /// The caller has pinned the epoch, passed a full fence, and published `bounds` in phase calling,
     /// which keeps what it finds readable.
     #[inline]
-    pub(crate) fn search(&self, bounds: (u64, u64), after: Option<(u64, u64)>, batch: &mut Batch) -> bool {
-        let look = self.look(bounds);
+    pub(crate) unsafe fn search(
+        &self,
+        bounds: (u64, u64),
+        after: Option<(u64, u64)>,
+        batch: &mut Batch,
+    ) -> bool {
+        // SAFETY: as promised by the caller.
+        let look = unsafe { self.look(bounds) };
         of_kind!(self.compare, kind => page::collect(look, kind, bounds, after.as_ref(), batch))
     }
 
     /// Looks who overlaps `bounds`.
     ///
+    /// # Safety
+    /// The index is open.
+    ///
     /// # Context
     /// As for [`search`](Self::search).
     #[inline(always)]
-    pub(crate) fn look(&self, bounds: (u64, u64)) -> Look {
-        // SAFETY: the index is open, and stays so; the caller has pinned what its root is.
+    pub(crate) unsafe fn look(&self, bounds: (u64, u64)) -> Look {
+        // SAFETY: the index is open, as promised, and has a root from then on; the caller has pinned it.
         let root = unsafe { &*self.root.load(Ordering::Acquire) };
         of_kind!(self.compare, kind => page::look(root, kind, bounds))
     }

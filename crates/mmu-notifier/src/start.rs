@@ -237,6 +237,10 @@ impl<'c> Calls<'c> {
                 Space::exit_and_let_go(NonNull::from(self.subscriptions.space()))
             });
             keep_first(&mut late, exit.err());
+            if started.forks != crate::fork::count() {
+                // CONTRACT C7.3: a fork in the exit did not find this call in a frame.
+                parts.iter_mut().for_each(Part::forget_crowd);
+            }
         }
         match (failure, late) {
             (None, None) => {

@@ -45,7 +45,7 @@ pub(crate) struct Subscriptions {
 #[derive(Debug)]
 struct Home(NonNull<Space>);
 
-// SAFETY: it stands for a shared reference to a space, which is Sync.
+// SAFETY: it stands for a reference to a space, which may be shared as an `AddressSpaceRef` is.
 unsafe impl Send for Home {}
 // SAFETY: as above.
 unsafe impl Sync for Home {}
@@ -81,7 +81,7 @@ impl Subscriptions {
         })
     }
 
-    /// The space.
+    /// The space. A call that makes a holder of it is one already.
     #[inline]
     pub(crate) fn space(&self) -> &Space {
         // SAFETY: it lives as long as these, as promised to `try_new`.

@@ -254,3 +254,109 @@ fn c6_2_c7_3_uses_from_before_a_fork_hold_up_nobody() {
         space.try_invalidate(range, || ()).unwrap();
     });
 }
+
+/// Goes on in a child of a child of a child; each parent waits.
+fn go_on_in_child(pid: i32, depth: usize) -> bool {
+    if pid == 0 {
+        return true;
+    }
+    if depth == 0 {
+        wait_for(pid);
+        return false;
+    }
+    let good = catch_unwind(AssertUnwindSafe(|| wait_for(pid))).is_ok();
+    // SAFETY: it never returns.
+    unsafe { _exit(i32::from(!good)) };
+}
+
+fn forks_within(fork_in: impl Fn(&AddressSpace, &Arc<AtomicI32>)) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let space = AddressSpace::new();
+    let pid = Arc::new(AtomicI32::new(-1));
+    let (own, armed) = (pid.clone(), Arc::new(AtomicU32::new(0)));
+    let forks = armed.clone();
+    let _hit = space
+        .insert(range(8, 9), move |_: &Invalidation| {
+            if forks.load(Ordering::Relaxed) == 1 {
+                // SAFETY: the child goes on with this thread alone.
+                own.store(unsafe { fork() }, Ordering::Relaxed);
+            }
+            Answer::Done
+        })
+        .unwrap();
+    let watch = space.insert(range(0, 1), |_: &Invalidation| Answer::Done).unwrap();
+    space.invalidate(range(8, 9), || {});
+    armed.store(1, Ordering::Relaxed);
+    for depth in 0..40 {
+        // From the second on the thread has a hazard at hand.
+        space.invalidate(range(32, 33), || {});
+        fork_in(&space, &pid);
+        if !go_on_in_child(pid.load(Ordering::Relaxed), depth) {
+            return;
+        }
+    }
+    armed.store(0, Ordering::Relaxed);
+    let good = catch_unwind(AssertUnwindSafe(|| {
+        assert_eq!(space.stats().active, 0);
+        let active = space.invalidate_start(range(16, 17));
+        assert!(watch.try_read_begin().is_some(), "it does not overlap");
+        drop(active);
+    }));
+    // SAFETY: it never returns.
+    unsafe { _exit(i32::from(good.is_err())) };
+}
+
+#[test]
+fn an_end_in_the_child_of_a_fork_in_the_change_kept_the_hazard() {
+    forks_within(|space, pid| {
+        // SAFETY: the child goes on with this thread alone.
+        space.invalidate(range(32, 33), || pid.store(unsafe { fork() }, Ordering::Relaxed));
+    });
+}
+
+#[test]
+fn an_end_in_the_child_of_a_fork_in_a_callback_kept_the_hazard() {
+    forks_within(|space, _| space.invalidate(range(8, 9), || ()));
+}
+
+#[test]
+fn an_end_by_a_guard_in_the_child_of_a_fork_is_right() {
+    forks_within(|space, _| space.invalidate_start(range(8, 9)).end());
+}
+
+struct Forks(Arc<AtomicI32>);
+
+impl mmu_notifier::list::Notifier for Forks {
+    fn release(&self) {
+        // SAFETY: the child goes on with this thread alone.
+        self.0.store(unsafe { fork() }, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn an_end_in_the_child_of_a_fork_in_an_exit_that_was_left_to_its_start_is_quiet() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let space = AddressSpace::new();
+    let (holder, pid) = (space.downgrade(), Arc::new(AtomicI32::new(-1)));
+    let _list = holder.register(Forks(pid.clone())).unwrap();
+    let user = Arc::new(Mutex::new(Some(space)));
+    let _last = holder
+        .insert(range(0, 4), move |_: &Invalidation| {
+            let last = user.lock().unwrap().take();
+            drop(last);
+            Answer::Done
+        })
+        .unwrap();
+    let crowd: Vec<_> = (0..100).map(|_| holder.invalidate_start(range(8, 9))).collect();
+    let before = mmu_notifier::diagnostics::findings();
+    holder.invalidate(range(0, 1), || {});
+    let found = mmu_notifier::diagnostics::findings() - before;
+    let pid = pid.load(Ordering::Relaxed);
+    if pid == 0 {
+        // SAFETY: it never returns.
+        unsafe { _exit(found as i32) };
+    }
+    assert_eq!(found, 0);
+    wait_for(pid);
+    drop(crowd);
+}

@@ -82,7 +82,8 @@ impl Fixture {
         let (mut batch, mut after, mut found) = (Batch::new(), None, Vec::new());
         loop {
             batch.clear();
-            let complete = self.index.search((first, last), after, &mut batch);
+            // SAFETY: these tests open it.
+            let complete = unsafe { self.index.search((first, last), after, &mut batch) };
             // SAFETY: nodes are alive until they are removed.
             found.extend(batch.as_slice().iter().map(|node| unsafe { (**node).bounds().0 }).zip(
                 // SAFETY: as above.

@@ -99,12 +99,15 @@ impl Node {
     /// Says whether it was registered when the numbers had come up to `limit`, and is not taken off the list since.
     #[inline]
     pub(crate) fn is_registered_by(&self, limit: u64) -> bool {
+        // ORDERING: as in `is_off`.
         self.number.load(Ordering::Acquire) <= limit
     }
 
     /// Says whether it was taken off the list: then no walk calls it that has not come to it.
     #[inline]
     pub(crate) fn is_off(&self) -> bool {
+        // ORDERING: acquire pairs with the release in `take_off`: who skips the node comes behind that. Who does not is in
+        // a section that the grace period sees; see `Grace`.
         self.number.load(Ordering::Acquire) == OFF
     }
 

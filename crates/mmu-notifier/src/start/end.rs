@@ -50,7 +50,7 @@ pub(crate) fn end_one(space: &Space, started: &Started, part: Part, ending: Endi
 pub(crate) fn end_here(subscriptions: &Subscriptions, held: Held, details: Details, left: Option<Left<'_>>) {
     match left {
         Some(Left { part, started }) => end_more(subscriptions, part, started),
-        None if !trace::ENABLED && held.end_quietly(subscriptions) => {}
+        None if !trace::ENABLED && held.end_active(subscriptions) => {}
         None => end_left(subscriptions, held, details, None),
     }
 }
@@ -117,13 +117,13 @@ pub(crate) fn end_told(subscriptions: &Subscriptions, started: &Started, part: &
 #[inline(always)]
 fn end_in_turn(subscriptions: &Subscriptions, started: &Started, part: &Part, ending: Ending) {
     if subscriptions.index.is_open() || !end_listed(subscriptions, started, part, ending) {
-        end_alone(subscriptions, started, part, ending);
+        end_slowly(subscriptions, started, part, ending);
     }
 }
 
 /// [`end_each`] of one range.
 #[inline(never)]
-fn end_alone(subscriptions: &Subscriptions, started: &Started, part: &Part, ending: Ending) {
+fn end_slowly(subscriptions: &Subscriptions, started: &Started, part: &Part, ending: Ending) {
     let each = || end_each(subscriptions, started, slice::from_mut(&mut part.clone()), ending);
     platform::in_drop(each);
 }

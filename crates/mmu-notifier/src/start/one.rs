@@ -61,8 +61,8 @@ fn start_apart(
     held
 }
 
-/// Starts an invalidation of one range that hits nobody; goes out of line for all else. What that leaves for the end
-/// stands in `room`; if nothing does, the hazard knows it all.
+/// Starts an invalidation of one range that hits nobody; goes out of line for all else. What that leaves for the end is
+/// returned, with the part in `room`; if nothing is, the hazard knows it all.
 ///
 /// The fence of the publication waits for every store before it. So this is made to be inlined, takes the address of
 /// nothing, and goes through registers. (Where nothing is optimised, each variable of what is inlined has its place on
@@ -90,7 +90,7 @@ pub(crate) fn start_here<'r>(
     }
 }
 
-/// Starts one range at a free hazard of this thread, under its next identity.
+/// Starts one range at a free hazard of this thread, under its next identity. The index is open.
 #[cfg_attr(debug_assertions, inline)]
 #[cfg_attr(not(debug_assertions), inline(always))]
 fn start_at<'r>(
@@ -105,7 +105,8 @@ fn start_at<'r>(
     hazard.publish(identity, range.bounds(), owner.map_or(0, Owner::get), index.epoch());
     // CONTRACT C3.3: who is inserted from here on is busy for this invalidation, and not called.
     let limit = index.limit();
-    let look = index.look(range.bounds());
+    // SAFETY: both callers have found it open.
+    let look = unsafe { index.look(range.bounds()) };
     let held = Held::new(Claim::One(hazard), identity);
     let part = || Part::held(Invalidation::join(range, owner, details), held);
     if let Found::One(node) = look.found() {
@@ -142,15 +143,7 @@ fn start_elsewhere(subscriptions: &Subscriptions, part: &mut Part) -> (Held, Lea
     let at = (hazard, hazard.next_identity());
     let (held, found) = start_at(subscriptions, at, range, owner, details, &mut room);
     part.held = held;
-    (
-        held,
-        match found {
-            // A first claim goes beyond what is published.
-            None if !Claim::One(hazard).is_kept() => Leaves::Hazard,
-            None => Leaves::More(0),
-            Some(left) => Leaves::More(left.started.list_limit),
-        },
-    )
+    (held, found.map_or(Leaves::Hazard, |left| Leaves::More(left.started.list_limit)))
 }
 
 /// [`run_one`], said to be cold, so that the way of what hits nobody is laid out as one piece.

@@ -51,7 +51,7 @@ pub(crate) struct Left<'p> {
 /// What a start of one range leaves for its end: two words, for registers.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Leaves {
-    /// What is published at a hazard of its own; the claim goes no further.
+    /// What is published at a hazard of its own.
     Hazard,
     /// More than that; and the list has heard of it up to this number.
     More(u64),
@@ -116,17 +116,18 @@ impl Held {
     /// more to it; then nothing was done.
     #[inline(always)]
     pub(super) fn end_alone(self, subscriptions: &Subscriptions) -> bool {
-        let Some(claim @ Claim::One(_)) = self.claim(subscriptions) else { return false };
         // A guard may come through a fork, and what a C driver calls an end of may never have begun.
-        let short = claim.is_active(self.identity) && !claim.is_kept();
-        short && self.end_quietly(subscriptions)
+        let is_active = self.claim(subscriptions).is_some_and(|claim| claim.is_active(self.identity));
+        is_active && self.end_active(subscriptions)
     }
 
-    /// The same for what is active at a hazard of its own, whose claim goes no further.
+    /// The same for who started it and is in that call still, so that it is active if it is at a hazard of its own.
     #[inline(always)]
-    pub(super) fn end_quietly(self, subscriptions: &Subscriptions) -> bool {
+    pub(super) fn end_active(self, subscriptions: &Subscriptions) -> bool {
         let Some(claim @ Claim::One(_)) = self.claim(subscriptions) else { return false };
-        if subscriptions.list.count() != 0 {
+        // Before: behind the idle word the hazard may be claimed anew, unless this claim was kept beyond it: the first of
+        // a thread is, and what the child of a fork finds under way.
+        if claim.is_kept() || subscriptions.list.count() != 0 {
             return false;
         }
         if let Some(post) = claim.retire(self.identity) {
@@ -209,6 +210,13 @@ impl Part {
 
     pub(crate) fn is_in_crowd(&self) -> bool {
         self.held.is_in_crowd()
+    }
+
+    /// In the child of a fork within the start: nobody is of the crowd there who was between two callbacks.
+    pub(super) fn forget_crowd(&mut self) {
+        if self.is_in_crowd() {
+            self.held = Held::NOTHING;
+        }
     }
 
     /// Gives the claim back, if there is one.

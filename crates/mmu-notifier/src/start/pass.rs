@@ -136,7 +136,8 @@ impl<'p> Pass<'p> {
     #[inline(always)]
     fn search(&mut self, part: &Part) -> bool {
         let (index, bounds) = (&self.subscriptions.index, part.invalidation.range().bounds());
-        let look = index.look(bounds);
+        // SAFETY: a pass is made where the index is open.
+        let look = unsafe { index.look(bounds) };
         self.complete = match look.found() {
             Found::Nobody => true,
             Found::One(node) => self.batch.push(node.as_ptr()),
@@ -191,7 +192,8 @@ impl<'p> Pass<'p> {
         claim.pin(self.subscriptions.index.epoch());
         self.batch.clear();
         let bounds = part.invalidation.range().bounds();
-        self.complete = self.subscriptions.index.search(bounds, after, self.batch);
+        // SAFETY: as in `search`.
+        self.complete = unsafe { self.subscriptions.index.search(bounds, after, self.batch) };
         claim.unpin();
     }
 

@@ -448,7 +448,7 @@ mod tests {
         let page = Page([0, 1].map(|_| core::array::from_fn(|_| Word::new(random()))));
         let Page([keys, maxima]) = &page;
         let (first, last) = (random(), random());
-        for live in [u32::MAX, 0x9876_abcd, 0x8421, 1, 0] {
+        for live in [u32::MAX, 0x9876_abcd, 0x8421, 0x18, 0xf, 0xa, 1, 0] {
             let overlapping = Scalar.overlapping(keys, maxima, first, last, live);
             assert_eq!(kind.overlapping(keys, maxima, first, last, live), overlapping, "{live:#x}");
         }

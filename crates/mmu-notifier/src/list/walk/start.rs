@@ -195,7 +195,7 @@ impl<'w> StartWalk<'w> {
             failure.get_or_insert(Failure::Refused);
         } else {
             // CONTRACT C5.2: a bug, taken as accepted.
-            // SAFETY: the section of this walk keeps what is on the list readable.
+            // SAFETY: the section of this walk keeps readable what stands in its array.
             let label = self.entries.at(chunk.bottom).and_then(|node| unsafe { node.as_ref() }.label());
             let report = || diagnostics::report(Rule::RefusedBlockable, "invalidate_range_start", label);
             panic = platform::catch(report).err();
