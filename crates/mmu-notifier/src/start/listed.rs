@@ -76,10 +76,11 @@ fn leave_listed(
 /// Leaves the walk of an end of which more is left.
 #[cold]
 #[inline(never)]
-fn leave_ended(space: &Space, panic: Option<Payload>, section: Claim<'_>, framed: (&Frame, Link<'_>)) {
+fn leave_ended(space: &Space, mut panic: Option<Payload>, section: Claim<'_>, framed: (&Frame, Link<'_>)) {
     let Some(Calls { space, subscriptions, context }) = Calls::of(space) else { return };
     let call = walk::Call { space, subscriptions, context, section };
-    if let Some(payload) = call.leave(panic, framed, || section.give_back()) {
+    platform::keep_first(&mut panic, call.leave(framed, || section.give_back()));
+    if let Some(payload) = panic {
         platform::in_drop(|| platform::resume(payload));
     }
 }
