@@ -189,9 +189,18 @@ impl Space {
         full_fence();
         let subscriptions = self.subscriptions().expect("it was just published");
         if !self.has_users() {
-            subscriptions.close();
+            self.close(subscriptions);
         }
         subscriptions
+    }
+
+    /// Lets nobody in any more.
+    pub(crate) fn close(&self, subscriptions: &Subscriptions) {
+        subscriptions.index.close();
+        if subscriptions.list.close() {
+            // ORDERING: as in Arc, for who frees the space: not this call, whose caller is a holder.
+            self.holders.fetch_sub(1, Ordering::Release);
+        }
     }
 
     /// Makes sure that intervals can be inserted. The map lock is held.

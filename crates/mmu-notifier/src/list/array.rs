@@ -70,7 +70,8 @@ pub(crate) struct List {
     grace: Grace,
     lock: SpinLock,
     closed: Cell<bool>,
-    /// How many nodes were registered and were not let go of yet. Together they are one holder of the space.
+    /// How many nodes were registered and were not let go of yet; and one more from the first of them on, until the list is
+    /// closed: so that the last does not let go of a holder which the next needs. Together they are one holder of the space.
     held: Cell<u64>,
     spares: Spares,
     /// Arrays that were replaced and are not freed yet. Changes under the lock.
@@ -169,9 +170,11 @@ impl List {
         if !self.append(&lock, node) {
             return None;
         }
-        if self.held.replace(self.held.get() + 1) == 0 {
+        if self.held.get() == 0 {
             hold();
+            self.held.set(1);
         }
+        self.held.set(self.held.get() + 1);
         // ORDERING: entry, fence of the list; whatever this thread reads afterwards, a start that comes behind that
         // finds the entry (P7), though nothing was written that the start could have read.
         self.grace.open(lock);
@@ -388,10 +391,12 @@ impl List {
         node.users.set(users);
     }
 
-    /// Lets nobody be registered any more.
-    pub(crate) fn close(&self) {
-        let _lock = self.lock.lock();
-        self.closed.set(true);
+    /// Lets nobody be registered any more. True as in [`let_go`](Self::let_go).
+    #[must_use]
+    pub(crate) fn close(&self) -> bool {
+        let lock = self.lock.lock();
+        let was_open = !self.closed.replace(true);
+        was_open && self.held.get() != 0 && self.let_go_locked(&lock)
     }
 
     /// Frees retired arrays that no walk is in.
