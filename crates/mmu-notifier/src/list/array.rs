@@ -11,11 +11,15 @@
 
 #![expect(unsafe_code, reason = "arrays are reached through raw pointers that a section protects")]
 
+mod entrance;
+
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::alloc::Layout;
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
+
+pub(crate) use entrance::Entrance;
 
 use super::grace::Grace;
 use super::node::{Key, Node};
@@ -132,7 +136,7 @@ impl List {
     /// The number of the newest registration; whoever has it or a smaller one is found by a walk.
     #[inline]
     pub(crate) fn limit(&self) -> u64 {
-        // ORDERING: acquire pairs with the release in `append`.
+        // ORDERING: acquire pairs with the release in `Entrance::append`.
         self.number.load(Ordering::Acquire)
     }
 
@@ -148,37 +152,6 @@ impl List {
             None => Entries(&[]),
             Some(array) => Entries(&array.entries[..array.len.load(Ordering::Acquire) as usize]),
         }
-    }
-
-    /// Puts a node at the head of the list; none if there is no room. The first that the list holds calls `hold`, which
-    /// makes the holder that all are.
-    ///
-    /// # Safety
-    /// The node stays where it is, and readable, until it was taken off and a grace period is over.
-    ///
-    /// # Context
-    /// Allocates nothing.
-    pub(crate) unsafe fn try_register(
-        &self,
-        node: NonNull<Node>,
-        hold: impl FnOnce(),
-    ) -> Option<Result<(), Refused>> {
-        let lock = self.lock.lock();
-        if self.closed.get() {
-            return Some(Err(Refused::Closed));
-        }
-        if !self.append(&lock, node) {
-            return None;
-        }
-        if self.held.get() == 0 {
-            hold();
-            self.held.set(1);
-        }
-        self.held.set(self.held.get() + 1);
-        // ORDERING: entry, fence of the list; whatever this thread reads afterwards, a start that comes behind that
-        // finds the entry (P7), though nothing was written that the start could have read.
-        self.grace.open(lock);
-        Some(Ok(()))
     }
 
     /// Makes sure that the next registration need not allocate, if nobody else registers meanwhile.
@@ -206,27 +179,15 @@ impl List {
         Ok(())
     }
 
+    #[inline]
     fn current(&self) -> Option<&Array> {
         // SAFETY: the current array is not freed; the callers hold the lock.
         unsafe { self.array.load(Ordering::Relaxed).as_ref() }
     }
 
+    #[inline]
     fn has_room(&self) -> bool {
         self.room.load(Ordering::Relaxed) != 0
-    }
-
-    fn append(&self, _lock: &SpinGuard<'_>, node: NonNull<Node>) -> bool {
-        let Some(array) = self.current().filter(|_| self.has_room()) else { return false };
-        let number = self.number.load(Ordering::Relaxed) + 1;
-        let place = array.len.load(Ordering::Relaxed);
-        // SAFETY: the caller of `try_register` keeps the node readable.
-        unsafe { node.as_ref() }.enter(number, place as usize);
-        array.entries[place as usize].store(node.as_ptr(), Ordering::Release);
-        self.set_len(array, place + 1);
-        self.live.store(self.count() + 1, Ordering::Release);
-        // ORDERING: release; a walk that reads this number (acquire) finds the entry.
-        self.number.store(number, Ordering::Release);
-        true
     }
 
     /// Takes tombstones off the end. A walk that has loaded the old length may find the next that is registered in their
@@ -330,7 +291,6 @@ impl List {
     }
 
     /// Memory for a record of this layout that an earlier one has left.
-    #[inline]
     pub(super) fn take_spare(&self, layout: Layout) -> Option<NonNull<u8>> {
         if spares::fits(layout) { self.spares.take(&self.lock.lock()) } else { None }
     }
@@ -402,10 +362,15 @@ impl List {
     /// Frees retired arrays that no walk is in.
     #[inline]
     pub(crate) fn reclaim(&self, book: &Book) {
-        // Who retires one later frees it later: what is missed here waits for the next call.
-        if !self.retired.load(Ordering::Relaxed).is_null() {
+        if self.has_retired() {
             self.free_retired(book);
         }
+    }
+
+    /// Says whether there are any. Who retires one later frees it later: what is missed here waits for the next call.
+    #[inline]
+    pub(crate) fn has_retired(&self) -> bool {
+        !self.retired.load(Ordering::Relaxed).is_null()
     }
 
     #[cold]

@@ -64,6 +64,26 @@ impl<N: Notifier> Record<N> {
     fn shared_key(key: u64) -> Key {
         (TypeId::of::<N>(), key)
     }
+
+    /// Writes a record.
+    ///
+    /// # Safety
+    /// It is memory for a record, which nobody uses.
+    // In each caller: one without a key then copies none. What is copied together was stored in pieces, and such a load waits
+    // for all stores before it, which takes longer than a locked operation.
+    #[inline(always)]
+    unsafe fn write(
+        memory: NonNull<u8>,
+        space: &AddressSpaceRef,
+        notifier: N,
+        key: Option<Key>,
+    ) -> NonNull<Self> {
+        let record = memory.cast::<Self>();
+        let node = Node::new(Self::CALLBACKS, key, None);
+        // SAFETY: as promised by the caller.
+        unsafe { record.write(Record { node, notifier, space: space.as_raw() }) };
+        record
+    }
 }
 
 /// The notifier of a node whose table is that of `Record<N>`: walks call a node with its own table only.
@@ -136,9 +156,25 @@ unsafe fn give_back<N>(record: NonNull<Record<N>>, space: NonNull<Space>) {
     }
 }
 
+/// Makes a record without a key and puts it on the list, under one lock of it; the notifier comes back where something has to
+/// be made for that, or somebody called.
+#[inline(always)]
+fn add_at_once<N: Notifier>(
+    space: &AddressSpaceRef,
+    lock: &MapLockGuard<'_>,
+    notifier: N,
+) -> Result<NonNull<Record<N>>, N> {
+    let entrance = if spares::fits(Record::<N>::LAYOUT) { space.space().entrance(lock) } else { None };
+    let Some(entrance) = entrance else { return Err(notifier) };
+    let Some(memory) = entrance.take_spare() else { return Err(notifier) };
+    // SAFETY: it was left by a record that fits as this one does.
+    let record = unsafe { Record::write(memory, space, notifier, None) };
+    // SAFETY: the record stays where it is until it was unregistered or put.
+    unsafe { space.space().enter_list(entrance, record.cast()) };
+    Ok(record)
+}
+
 /// Makes a record and puts it on the list.
-// In each caller: one without a key then copies none. What is copied together was stored in pieces, and such a load waits
-// for all stores before it, which takes longer than a locked operation.
 #[inline(always)]
 fn add<N: Notifier>(
     space: &AddressSpaceRef,
@@ -151,10 +187,8 @@ fn add<N: Notifier>(
     let Some(memory) = spare.or_else(|| spares::allocate(layout)) else {
         return Err(RegisterError { cause: RegisterErrorKind::OutOfMemory, notifier });
     };
-    let record = memory.cast::<Record<N>>();
-    let node = Node::new(Record::<N>::CALLBACKS, key, None);
     // SAFETY: it is memory for a record, which nobody uses.
-    unsafe { record.write(Record { node, notifier, space: space.as_raw() }) };
+    let record = unsafe { Record::write(memory, space, notifier, key) };
     // SAFETY: the record stays where it is until it was unregistered or put.
     match unsafe { space.space().add_to_list(lock, record.cast()) } {
         Ok(()) => Ok(record),
@@ -182,6 +216,18 @@ unsafe impl<N: Notifier> Sync for Registration<N> {}
 
 impl<N: Notifier> Registration<N> {
     pub(crate) fn new(
+        space: &AddressSpaceRef,
+        lock: &MapLockGuard<'_>,
+        notifier: N,
+    ) -> Result<Self, RegisterError<N>> {
+        match add_at_once(space, lock, notifier) {
+            Ok(record) => Ok(Registration { record }),
+            Err(notifier) => Registration::new_at_length(space, lock, notifier),
+        }
+    }
+
+    #[inline(never)]
+    fn new_at_length(
         space: &AddressSpaceRef,
         lock: &MapLockGuard<'_>,
         notifier: N,
