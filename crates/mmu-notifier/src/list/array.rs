@@ -3,8 +3,8 @@
 //! # Protocol
 //! *Register* appends an entry and then raises the number (release). *Take off* marks the node, then replaces
 //! its entry by a tombstone. A full array is replaced by a copy without tombstones; walks may go on in the old
-//! one, which is why the node is marked too. *Walk*: enter a section, load the array. *Grace period*: take off, new stamp,
-//! fence of the list, wait for every section of the old stamp or an older one; see [`grace`](super::grace).
+//! one, which is why the node is marked too. *Walk*: enter a section, load the array. *Grace period*: take off, new stamp
+//! with the fence of the list, wait for every section of the old stamp or an older one; see [`grace`](super::grace).
 //!
 //! A walk that a grace period does not see loads the list later, so it sees the mark; one that it sees is
 //! waited for; one that begins behind it carries a newer stamp and is not.
@@ -12,6 +12,7 @@
 #![expect(unsafe_code, reason = "arrays are reached through raw pointers that a section protects")]
 
 mod entrance;
+mod removal;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -20,6 +21,7 @@ use core::cell::Cell;
 use core::ptr::{self, NonNull};
 
 pub(crate) use entrance::Entrance;
+pub(crate) use removal::{Off, Unknown};
 
 use super::grace::Grace;
 use super::node::{Key, Node};
@@ -249,10 +251,11 @@ impl List {
 
     fn begin_grace(&self, lock: SpinGuard<'_>) -> u64 {
         let stamp = self.grace.advance(&lock);
-        self.grace.open(lock);
+        self.grace.open_advanced(lock);
         stamp
     }
 
+    #[inline(always)]
     fn take_off_locked(&self, _lock: &SpinGuard<'_>, node: &Node) {
         if node.is_off() {
             return;
@@ -302,16 +305,26 @@ impl List {
     #[inline]
     #[must_use]
     pub(super) unsafe fn free(&self, memory: NonNull<u8>, layout: Layout) -> bool {
+        // SAFETY: as promised by the caller.
+        unsafe { self.free_locked(self.lock.lock(), memory, layout) }
+    }
+
+    /// The same under the lock, which it opens.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline]
+    unsafe fn free_locked(&self, lock: SpinGuard<'_>, memory: NonNull<u8>, layout: Layout) -> bool {
+        let is_last = self.let_go_locked(&lock);
         if spares::fits(layout) {
-            let lock = self.lock.lock();
             // SAFETY: as promised by the caller.
             unsafe { self.spares.keep(&lock, memory) };
-            self.let_go_locked(&lock)
         } else {
+            drop(lock);
             // SAFETY: as promised by the caller.
             unsafe { spares::free(memory, layout) };
-            self.let_go()
         }
+        is_last
     }
 
     /// Counts one more user of the notifier with this key.

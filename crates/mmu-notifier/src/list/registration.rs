@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 use super::leave;
 use super::node::{Callbacks, Key, Node, Young};
 use super::spares;
-use super::{GetError, Lookup, Notifier, RegisterError, RegisterErrorKind, WouldBlock};
+use super::{GetError, Lookup, Notifier, Off, RegisterError, RegisterErrorKind, Unknown, WouldBlock};
 use crate::diagnostics;
 use crate::frees;
 use crate::hung::{Finish, Hung, When};
@@ -139,6 +139,21 @@ unsafe fn free<N>(record: NonNull<Record<N>>) {
     let _memory = Memory(record, unsafe { record.as_ref() }.space);
     // SAFETY: as promised by the caller.
     unsafe { record.drop_in_place() };
+}
+
+/// As [`free`], while the list is locked still. The notifier is moved out of the record, and dropped behind all that.
+///
+/// # Safety
+/// As for [`free`]; the evidence is that of its node.
+#[inline]
+unsafe fn end<N>(record: NonNull<Record<N>>, unknown: Unknown<'_>) {
+    // SAFETY: as promised by the caller.
+    let Record { space, notifier, .. } = unsafe { record.read() };
+    // SAFETY: it was read out.
+    let is_last = unsafe { unknown.free(record.cast(), Record::<N>::LAYOUT) };
+    // SAFETY: it was the last of the holder that all on the list were.
+    let _space = is_last.then(|| unsafe { AddressSpaceRef::from_raw(space) });
+    drop(notifier);
 }
 
 /// Gives the memory of a record back, and lets go of its space.
@@ -284,11 +299,18 @@ impl<N: Notifier> Registration<N> {
         let space = self.space();
         let subscriptions = space.watched();
         let left = leave::unregister(space.space(), subscriptions, self.record.cast());
-        if subscriptions.innermost().is_some() {
-            self.leave_behind(left.stamp);
-        } else {
-            // SAFETY: off the list, and every walk that may have found it is over.
-            platform::behind(&left.panic, || unsafe { free(self.record) });
+        match left.off {
+            Off::Unknown(unknown) if spares::is_small(Record::<N>::LAYOUT) => {
+                // SAFETY: off the list, and no walk knows it.
+                platform::behind(&left.panic, || unsafe { end(self.record, unknown) });
+            }
+            Off::Walked(stamp) if subscriptions.innermost().is_some() => self.leave_behind(stamp),
+            off => {
+                // What is larger is dropped where it is, and not under the lock.
+                drop(off);
+                // SAFETY: off the list, and every walk that may have found it is over.
+                platform::behind(&left.panic, || unsafe { free(self.record) });
+            }
         }
         if let Some(payload) = left.panic {
             platform::resume(payload);

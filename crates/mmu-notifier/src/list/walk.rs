@@ -151,7 +151,7 @@ impl Call<'_> {
     pub(crate) fn release_one(&self, node: NonNull<Node>) -> Option<Payload> {
         // ORDERING: marked, then claimed (release, F): an exit that finds the node claimed (acquire) waits for this section.
         let mark = || self.subscriptions.list.mark(self.section);
-        self.in_section(mark, |panic| release(node, panic), || self.section.give_back()).1
+        self.in_section(mark, |panic| release(node, panic), || self.section.give_back_kept()).1
     }
 }
 
