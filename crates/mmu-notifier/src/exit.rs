@@ -13,17 +13,8 @@ use crate::platform::{self, with_context};
 use crate::scan::{Own, Scan, Wanted};
 use crate::space::Space;
 use crate::start;
-use crate::subscriptions::Subscriptions;
 use crate::sync::full_fence;
 use crate::trace;
-
-impl Subscriptions {
-    /// Lets nobody in any more.
-    pub(crate) fn close(&self) {
-        self.index.close();
-        self.list.close();
-    }
-}
 
 impl Space {
     /// Makes the exit, once: called by who let the last user go, by the call that this was left to, or before
@@ -36,7 +27,7 @@ impl Space {
         full_fence();
         let Some(subscriptions) = self.subscriptions().filter(|found| found.claim_exit()) else { return };
         let _span = trace::exiting(subscriptions);
-        subscriptions.close();
+        self.close(subscriptions);
         let left = platform::catch(|| subscriptions.may_sleep()).err();
         let release = Invalidation::new(Range::ALL, Event::Release);
         // CONTRACT C8.1: first the interval side, all of it.

@@ -19,7 +19,7 @@ mod tests;
 use alloc::sync::Arc;
 use core::fmt;
 
-pub(crate) use array::{List, Lookup, Refused};
+pub(crate) use array::{Entrance, List, Lookup, Off, Refused, Unknown};
 pub(crate) use node::{Callbacks, Key, Node, Young};
 pub use registration::{Registration, Shared};
 

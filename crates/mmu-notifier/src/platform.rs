@@ -236,6 +236,19 @@ pub(crate) fn keep<R>(panic: &mut Option<Payload>, callback: impl FnOnce() -> R)
     }
 }
 
+/// Takes a panic that was kept. Where there is none nothing is copied: of such a place one word was stored only, and who loads
+/// both waits for that store.
+#[inline(always)]
+pub(crate) fn take_kept(panic: &mut Option<Payload>) -> Option<Payload> {
+    if panic.is_some() { take_payload(panic) } else { None }
+}
+
+#[cold]
+#[inline(never)]
+fn take_payload(panic: &mut Option<Payload>) -> Option<Payload> {
+    panic.take()
+}
+
 /// Keeps the first panic of several.
 #[inline]
 pub(crate) fn keep_first(first: &mut Option<Payload>, panic: Option<Payload>) {

@@ -238,6 +238,16 @@ impl Scan {
     }
 }
 
+/// Says whether certainly no walk is under way that began before the grace period `stamp` was over, none of the own thread's
+/// either. It looks at a few hazards at the most.
+#[inline(always)]
+pub(crate) fn nobody_walks(book: &Book, stamp: u64) -> bool {
+    const FEW: usize = 8;
+    let mut hazards = book.iter();
+    let no_few = hazards.by_ref().take(FEW).all(|hazard| !is_walking(hazard.section(), stamp));
+    no_few && hazards.next().is_none() && book.crowd.sections() == 0
+}
+
 fn skips(book: &Book, own: Own, hazard: &Hazard) -> bool {
     own == Own::Skipped && is_own(book.id(), hazard)
 }
@@ -249,4 +259,25 @@ fn overlap(a: (u64, u64), b: (u64, u64)) -> bool {
 /// Says whether a section is one that began before the grace period `stamp` was over.
 fn is_walking(section: u64, stamp: u64) -> bool {
     section & 1 == 1 && section >> 1 <= stamp
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_walks_where_all_were_looked_at_and_none_is_in_a_section() {
+        // SAFETY: it stays here.
+        let book = unsafe { Book::new(1) };
+        assert!(book.refill(0));
+        assert!(nobody_walks(&book, 1));
+        let claim = book.claim(None);
+        claim.enter_section(2);
+        assert!(nobody_walks(&book, 1), "it began behind the grace period");
+        assert!(!nobody_walks(&book, 2));
+        _ = claim.leave_section();
+        assert!(nobody_walks(&book, 2));
+        let _more = [(); 8].map(|()| book.claim(None));
+        assert!(!nobody_walks(&book, 2), "there are more than it looks at");
+    }
 }

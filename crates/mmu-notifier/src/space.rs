@@ -190,9 +190,18 @@ impl Space {
         full_fence();
         let subscriptions = self.subscriptions().expect("it was just published");
         if !self.has_users() {
-            subscriptions.close();
+            self.close(subscriptions);
         }
         subscriptions
+    }
+
+    /// Lets nobody in any more.
+    pub(crate) fn close(&self, subscriptions: &Subscriptions) {
+        subscriptions.index.close();
+        if subscriptions.list.close() {
+            // ORDERING: as in Arc, for who frees the space: not this call, whose caller is a holder.
+            self.holders.fetch_sub(1, Ordering::Release);
+        }
     }
 
     /// Makes sure that intervals can be inserted. The map lock is held.
@@ -232,20 +241,52 @@ impl Space {
         loop {
             let prepared = self.prepare()?;
             prepared.list.make_room(&prepared.book)?;
-            let registered = self.with_all_locked(|| {
-                let subscriptions = self.publish(prepared);
+            let entered = self.with_all_locked(|| {
+                let entrance = self.publish(prepared).list.entrance()?;
                 // SAFETY: as promised by the caller.
-                unsafe { subscriptions.list.try_register(node, || self.hold()) }
+                Some(entrance.map(|entrance| unsafe { entrance.enter(node, || self.hold()) }))
             })?;
             // None: somebody who does not hold the map lock took the room.
-            if let Some(result) = registered {
+            if let Some(result) = entered {
                 result?;
-                // SAFETY: as promised by the caller; the map lock keeps the registration from going.
-                let node = unsafe { node.as_ref() };
-                self.subscriptions().into_iter().for_each(|watched| trace::registered(watched, node));
+                // SAFETY: as promised by the caller.
+                unsafe { self.tell_registered(node) };
                 return Ok(());
             }
         }
+    }
+
+    /// The list, locked for one more, if nothing has to be made for that, and nobody to be called.
+    #[inline(always)]
+    pub(crate) fn entrance(&self, lock: &MapLockGuard<'_>) -> Option<list::Entrance<'_>> {
+        let Subscriptions { book, list, .. } = self.subscriptions()?;
+        let is_ready = ptr::eq(lock.space, self)
+            && self.has_users()
+            && self.primary.is_none()
+            && book.is_full()
+            && !list.has_retired();
+        if is_ready { list.entrance()?.ok() } else { None }
+    }
+
+    /// Puts a node on the list that was locked for it; as [`add_to_list`](Self::add_to_list).
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub(crate) unsafe fn enter_list(&self, entrance: list::Entrance<'_>, node: NonNull<list::Node>) {
+        // SAFETY: as promised by the caller.
+        unsafe { entrance.enter(node, || self.hold()) };
+        // SAFETY: as promised by the caller.
+        unsafe { self.tell_registered(node) };
+    }
+
+    /// # Safety
+    /// The node was just put on the list, by a caller who keeps it.
+    #[inline(always)]
+    unsafe fn tell_registered(&self, node: NonNull<list::Node>) {
+        // SAFETY: as promised by the caller.
+        let node = unsafe { node.as_ref() };
+        self.subscriptions().into_iter().for_each(|watched| trace::registered(watched, node));
     }
 
     /// Makes the exit, and drops the holder that all users shared; also if the exit panics.

@@ -326,6 +326,7 @@ impl Listener {
             diagnostics::report(Rule::WaitInCallback, "unregister", None);
         }
         let left = leave::unregister(subscriptions, this.cast());
+        drop(left.off);
         listener.membership.set_out();
         if let Some(payload) = left.panic {
             platform::resume(payload);

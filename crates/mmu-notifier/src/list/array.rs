@@ -3,19 +3,25 @@
 //! # Protocol
 //! *Register* appends an entry and then raises the number (release). *Take off* marks the node, then replaces
 //! its entry by a tombstone. A full array is replaced by a copy without tombstones; walks may go on in the old
-//! one, which is why the node is marked too. *Walk*: enter a section, load the array. *Grace period*: take off, new stamp,
-//! fence of the list, wait for every section of the old stamp or an older one; see [`grace`](super::grace).
+//! one, which is why the node is marked too. *Walk*: enter a section, load the array. *Grace period*: take off, new stamp
+//! with the fence of the list, wait for every section of the old stamp or an older one; see [`grace`](super::grace).
 //!
 //! A walk that a grace period does not see loads the list later, so it sees the mark; one that it sees is
 //! waited for; one that begins behind it carries a newer stamp and is not.
 
 #![expect(unsafe_code, reason = "arrays are reached through raw pointers that a section protects")]
 
+mod entrance;
+mod removal;
+
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::alloc::Layout;
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
+
+pub(crate) use entrance::Entrance;
+pub(crate) use removal::{Off, Unknown};
 
 use super::grace::Grace;
 use super::node::{Key, Node};
@@ -70,7 +76,8 @@ pub(crate) struct List {
     grace: Grace,
     lock: SpinLock,
     closed: Cell<bool>,
-    /// How many nodes were registered and were not let go of yet. Together they are one holder of the space.
+    /// How many nodes were registered and were not let go of yet; and one more from the first of them on, until the list is
+    /// closed: so that the last does not let go of a holder which the next needs. Together they are one holder of the space.
     held: Cell<u64>,
     spares: Spares,
     /// Arrays that were replaced and are not freed yet. Changes under the lock.
@@ -131,7 +138,7 @@ impl List {
     /// The number of the newest registration; whoever has it or a smaller one is found by a walk.
     #[inline]
     pub(crate) fn limit(&self) -> u64 {
-        // ORDERING: acquire pairs with the release in `append`.
+        // ORDERING: acquire pairs with the release in `Entrance::append`.
         self.number.load(Ordering::Acquire)
     }
 
@@ -147,35 +154,6 @@ impl List {
             None => Entries(&[]),
             Some(array) => Entries(&array.entries[..array.len.load(Ordering::Acquire) as usize]),
         }
-    }
-
-    /// Puts a node at the head of the list; none if there is no room. The first that the list holds calls `hold`, which
-    /// makes the holder that all are.
-    ///
-    /// # Safety
-    /// The node stays where it is, and readable, until it was taken off and a grace period is over.
-    ///
-    /// # Context
-    /// Allocates nothing.
-    pub(crate) unsafe fn try_register(
-        &self,
-        node: NonNull<Node>,
-        hold: impl FnOnce(),
-    ) -> Option<Result<(), Refused>> {
-        let lock = self.lock.lock();
-        if self.closed.get() {
-            return Some(Err(Refused::Closed));
-        }
-        if !self.append(&lock, node) {
-            return None;
-        }
-        if self.held.replace(self.held.get() + 1) == 0 {
-            hold();
-        }
-        // ORDERING: entry, fence of the list; whatever this thread reads afterwards, a start that comes behind that
-        // finds the entry (P7), though nothing was written that the start could have read.
-        self.grace.open(lock);
-        Some(Ok(()))
     }
 
     /// Makes sure that the next registration need not allocate, if nobody else registers meanwhile.
@@ -203,27 +181,15 @@ impl List {
         Ok(())
     }
 
+    #[inline]
     fn current(&self) -> Option<&Array> {
         // SAFETY: the current array is not freed; the callers hold the lock.
         unsafe { self.array.load(Ordering::Relaxed).as_ref() }
     }
 
+    #[inline]
     fn has_room(&self) -> bool {
         self.room.load(Ordering::Relaxed) != 0
-    }
-
-    fn append(&self, _lock: &SpinGuard<'_>, node: NonNull<Node>) -> bool {
-        let Some(array) = self.current().filter(|_| self.has_room()) else { return false };
-        let number = self.number.load(Ordering::Relaxed) + 1;
-        let place = array.len.load(Ordering::Relaxed);
-        // SAFETY: the caller of `try_register` keeps the node readable.
-        unsafe { node.as_ref() }.enter(number, place as usize);
-        array.entries[place as usize].store(node.as_ptr(), Ordering::Release);
-        self.set_len(array, place + 1);
-        self.live.store(self.count() + 1, Ordering::Release);
-        // ORDERING: release; a walk that reads this number (acquire) finds the entry.
-        self.number.store(number, Ordering::Release);
-        true
     }
 
     /// Takes tombstones off the end. A walk that has loaded the old length may find the next that is registered in their
@@ -285,10 +251,11 @@ impl List {
 
     fn begin_grace(&self, lock: SpinGuard<'_>) -> u64 {
         let stamp = self.grace.advance(&lock);
-        self.grace.open(lock);
+        self.grace.open_advanced(lock);
         stamp
     }
 
+    #[inline(always)]
     fn take_off_locked(&self, _lock: &SpinGuard<'_>, node: &Node) {
         if node.is_off() {
             return;
@@ -327,7 +294,6 @@ impl List {
     }
 
     /// Memory for a record of this layout that an earlier one has left.
-    #[inline]
     pub(super) fn take_spare(&self, layout: Layout) -> Option<NonNull<u8>> {
         if spares::fits(layout) { self.spares.take(&self.lock.lock()) } else { None }
     }
@@ -339,16 +305,26 @@ impl List {
     #[inline]
     #[must_use]
     pub(super) unsafe fn free(&self, memory: NonNull<u8>, layout: Layout) -> bool {
+        // SAFETY: as promised by the caller.
+        unsafe { self.free_locked(self.lock.lock(), memory, layout) }
+    }
+
+    /// The same under the lock, which it opens.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline]
+    unsafe fn free_locked(&self, lock: SpinGuard<'_>, memory: NonNull<u8>, layout: Layout) -> bool {
+        let is_last = self.let_go_locked(&lock);
         if spares::fits(layout) {
-            let lock = self.lock.lock();
             // SAFETY: as promised by the caller.
             unsafe { self.spares.keep(&lock, memory) };
-            self.let_go_locked(&lock)
         } else {
+            drop(lock);
             // SAFETY: as promised by the caller.
             unsafe { spares::free(memory, layout) };
-            self.let_go()
         }
+        is_last
     }
 
     /// Counts one more user of the notifier with this key.
@@ -388,19 +364,26 @@ impl List {
         node.users.set(users);
     }
 
-    /// Lets nobody be registered any more.
-    pub(crate) fn close(&self) {
-        let _lock = self.lock.lock();
-        self.closed.set(true);
+    /// Lets nobody be registered any more. True as in [`let_go`](Self::let_go).
+    #[must_use]
+    pub(crate) fn close(&self) -> bool {
+        let lock = self.lock.lock();
+        let was_open = !self.closed.replace(true);
+        was_open && self.held.get() != 0 && self.let_go_locked(&lock)
     }
 
     /// Frees retired arrays that no walk is in.
     #[inline]
     pub(crate) fn reclaim(&self, book: &Book) {
-        // Who retires one later frees it later: what is missed here waits for the next call.
-        if !self.retired.load(Ordering::Relaxed).is_null() {
+        if self.has_retired() {
             self.free_retired(book);
         }
+    }
+
+    /// Says whether there are any. Who retires one later frees it later: what is missed here waits for the next call.
+    #[inline]
+    pub(crate) fn has_retired(&self) -> bool {
+        !self.retired.load(Ordering::Relaxed).is_null()
     }
 
     #[cold]

@@ -5,8 +5,9 @@
 //! is **quick** pass F; then load the list. It ends with `section` = 0.
 //!
 //! Who changes the list, under its lock, passes the *fence of the list* behind its change: F; and unless the mode is
-//! **fenced**: mode = arming, heavy barrier, mode = fenced. Who takes something off takes a new stamp before that, under
-//! the same lock; its grace period then waits for each section of the old stamp or an older one.
+//! **fenced**: mode = arming, heavy barrier, mode = fenced. Who takes something off takes a new stamp with that F, under
+//! the same lock; its grace period then waits for each section of the old stamp or an older one. So who finds the mode fenced
+//! may look for those while it has the lock still (`list/array/removal`).
 //!
 //! - A section that saw the mode quick saw it before the heavy barrier reached its thread, and stored `section`
 //!   before that: whoever scans behind the barrier sees it, or its end.
@@ -35,7 +36,7 @@ use core::fmt;
 
 use crate::hazard::Claim;
 use crate::platform::{has_barriers, heavy_barrier, light_barrier, settle};
-use crate::sync::{AtomicU64, Ordering, SpinGuard, full_fence};
+use crate::sync::{AtomicU64, Ordering, SpinGuard, full_fence, publish};
 
 const STATE: u64 = 3;
 const QUICK: u64 = 0;
@@ -108,6 +109,13 @@ impl Grace {
         self.reach_all();
     }
 
+    /// Opens the lock behind a change whose stamp was [ended](Self::advance), which was F.
+    #[inline]
+    pub(super) fn open_advanced(&self, lock: SpinGuard<'_>) {
+        drop(lock);
+        self.reach_all();
+    }
+
     /// The fence of the list, behind a change of it.
     pub(super) fn fence(&self) {
         full_fence();
@@ -129,13 +137,14 @@ impl Grace {
         self.mode.load(Ordering::Acquire) & STATE == FENCED
     }
 
-    /// Ends the stamp, behind a change under the lock of the list; returns it: sections of it or an older one are to be
-    /// waited for, behind the fence of the list.
+    /// Ends the stamp, behind a change under the lock of the list, and passes F; returns it: sections of it or an older one
+    /// are to be waited for, behind the fence of the list.
     #[inline]
     pub(super) fn advance(&self, _lock: &SpinGuard<'_>) -> u64 {
         let stamp = self.stamp.load(Ordering::Relaxed);
-        // ORDERING: release, for the acquire in `mark`; the changes before it were made under the same lock.
-        self.stamp.store(stamp + 1, Ordering::Release);
+        // ORDERING: release, for the acquire in `mark`; the changes before it were made under the same lock. And change, F,
+        // sections; against section, F, list.
+        publish(&self.stamp, stamp + 1);
         stamp
     }
 

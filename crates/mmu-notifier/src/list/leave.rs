@@ -15,6 +15,7 @@
 
 use core::ptr::NonNull;
 
+use super::Off;
 use super::node::Node;
 use super::walk::Call;
 use crate::diagnostics;
@@ -27,9 +28,9 @@ use crate::subscriptions::Subscriptions;
 use crate::trace;
 
 /// What an unregister left to its caller.
-pub(crate) struct Left {
-    /// That of the grace period; walks of the own thread may carry it still.
-    pub(crate) stamp: u64,
+pub(crate) struct Left<'l> {
+    /// Whether walks may know the node still: those of the own thread, at the most.
+    pub(crate) off: Off<'l>,
     /// That of the release; it goes on behind everything else.
     pub(crate) panic: Option<Payload>,
 }
@@ -38,7 +39,7 @@ pub(crate) struct Left {
 ///
 /// # Context
 /// May sleep.
-pub(crate) fn unregister(subscriptions: &Subscriptions, node: NonNull<Node>) -> Left {
+pub(crate) fn unregister(subscriptions: &Subscriptions, node: NonNull<Node>) -> Left<'_> {
     // SAFETY: the node is registered, so it is readable until its owner frees it.
     let registered = unsafe { node.as_ref() };
     diagnostics::may_sleep(subscriptions, "unregister", registered.label());
@@ -48,15 +49,23 @@ pub(crate) fn unregister(subscriptions: &Subscriptions, node: NonNull<Node>) -> 
         let section = subscriptions.book.claim(context);
         Call { subscriptions, context, section }.release_one(node)
     });
-    let stamp = subscriptions.list.take_off(registered);
+    let list = &subscriptions.list;
+    let has_more_to_do =
+        subscriptions.has_left() || list.has_retired() || subscriptions.innermost().is_some();
+    let off = if has_more_to_do {
+        Off::Walked(list.take_off(registered))
+    } else {
+        list.remove(registered, &subscriptions.book)
+    };
+    let Off::Walked(stamp) = off else { return Left { off, panic } };
     let others = Wanted::Walked { stamp, own: Own::Skipped };
     Scan::wait_for_all(subscriptions, others);
-    subscriptions.list.reclaim(&subscriptions.book);
+    list.reclaim(&subscriptions.book);
     // CONTRACT C7.2: a panic of what was left by others comes behind this node's own end.
     let left =
         subscriptions.has_left().then(|| platform::catch(|| subscriptions.may_sleep()).err()).flatten();
     platform::keep_first(&mut panic, left);
-    Left { stamp, panic }
+    Left { off, panic }
 }
 
 /// Leaves the free of a node, which the last put took off the list with this stamp, to a time when no walk knows it.

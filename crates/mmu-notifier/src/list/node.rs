@@ -91,6 +91,7 @@ impl Node {
     }
 
     /// Takes its number and its place. Called by the list, under its lock.
+    #[inline]
     pub(super) fn enter(&self, number: u64, place: usize) {
         self.number.store(number, Ordering::Relaxed);
         self.place.set(place);

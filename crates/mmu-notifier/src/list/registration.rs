@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 use super::leave;
 use super::node::{Callbacks, Key, Node, Young};
 use super::spares;
-use super::{GetError, Lookup, Notifier, RegisterError, RegisterErrorKind, WouldBlock};
+use super::{GetError, Lookup, Notifier, Off, RegisterError, RegisterErrorKind, Unknown, WouldBlock};
 use crate::diagnostics;
 use crate::frees;
 use crate::hung::{Finish, Hung, When};
@@ -63,6 +63,26 @@ impl<N: Notifier> Record<N> {
 
     fn shared_key(key: u64) -> Key {
         (TypeId::of::<N>(), key)
+    }
+
+    /// Writes a record.
+    ///
+    /// # Safety
+    /// It is memory for a record, which nobody uses.
+    // In each caller: one without a key then copies none. What is copied together was stored in pieces, and such a load waits
+    // for all stores before it, which takes longer than a locked operation.
+    #[inline(always)]
+    unsafe fn write(
+        memory: NonNull<u8>,
+        space: &AddressSpaceRef,
+        notifier: N,
+        key: Option<Key>,
+    ) -> NonNull<Self> {
+        let record = memory.cast::<Self>();
+        let node = Node::new(Self::CALLBACKS, key, None);
+        // SAFETY: as promised by the caller.
+        unsafe { record.write(Record { node, notifier, space: space.as_raw() }) };
+        record
     }
 }
 
@@ -121,6 +141,21 @@ unsafe fn free<N>(record: NonNull<Record<N>>) {
     unsafe { record.drop_in_place() };
 }
 
+/// As [`free`], while the list is locked still. The notifier is moved out of the record, and dropped behind all that.
+///
+/// # Safety
+/// As for [`free`]; the evidence is that of its node.
+#[inline]
+unsafe fn end<N>(record: NonNull<Record<N>>, unknown: Unknown<'_>) {
+    // SAFETY: as promised by the caller.
+    let Record { space, notifier, .. } = unsafe { record.read() };
+    // SAFETY: it was read out.
+    let is_last = unsafe { unknown.free(record.cast(), Record::<N>::LAYOUT) };
+    // SAFETY: it was the last of the holder that all on the list were.
+    let _space = is_last.then(|| unsafe { AddressSpaceRef::from_raw(space) });
+    drop(notifier);
+}
+
 /// Gives the memory of a record back, and lets go of its space.
 ///
 /// # Safety
@@ -136,9 +171,25 @@ unsafe fn give_back<N>(record: NonNull<Record<N>>, space: NonNull<Space>) {
     }
 }
 
+/// Makes a record without a key and puts it on the list, under one lock of it; the notifier comes back where something has to
+/// be made for that, or somebody called.
+#[inline(always)]
+fn add_at_once<N: Notifier>(
+    space: &AddressSpaceRef,
+    lock: &MapLockGuard<'_>,
+    notifier: N,
+) -> Result<NonNull<Record<N>>, N> {
+    let entrance = if spares::fits(Record::<N>::LAYOUT) { space.space().entrance(lock) } else { None };
+    let Some(entrance) = entrance else { return Err(notifier) };
+    let Some(memory) = entrance.take_spare() else { return Err(notifier) };
+    // SAFETY: it was left by a record that fits as this one does.
+    let record = unsafe { Record::write(memory, space, notifier, None) };
+    // SAFETY: the record stays where it is until it was unregistered or put.
+    unsafe { space.space().enter_list(entrance, record.cast()) };
+    Ok(record)
+}
+
 /// Makes a record and puts it on the list.
-// In each caller: one without a key then copies none. What is copied together was stored in pieces, and such a load waits
-// for all stores before it, which takes longer than a locked operation.
 #[inline(always)]
 fn add<N: Notifier>(
     space: &AddressSpaceRef,
@@ -151,10 +202,8 @@ fn add<N: Notifier>(
     let Some(memory) = spare.or_else(|| spares::allocate(layout)) else {
         return Err(RegisterError { cause: RegisterErrorKind::OutOfMemory, notifier });
     };
-    let record = memory.cast::<Record<N>>();
-    let node = Node::new(Record::<N>::CALLBACKS, key, None);
     // SAFETY: it is memory for a record, which nobody uses.
-    unsafe { record.write(Record { node, notifier, space: space.as_raw() }) };
+    let record = unsafe { Record::write(memory, space, notifier, key) };
     // SAFETY: the record stays where it is until it was unregistered or put.
     match unsafe { space.space().add_to_list(lock, record.cast()) } {
         Ok(()) => Ok(record),
@@ -182,6 +231,18 @@ unsafe impl<N: Notifier> Sync for Registration<N> {}
 
 impl<N: Notifier> Registration<N> {
     pub(crate) fn new(
+        space: &AddressSpaceRef,
+        lock: &MapLockGuard<'_>,
+        notifier: N,
+    ) -> Result<Self, RegisterError<N>> {
+        match add_at_once(space, lock, notifier) {
+            Ok(record) => Ok(Registration { record }),
+            Err(notifier) => Registration::new_at_length(space, lock, notifier),
+        }
+    }
+
+    #[inline(never)]
+    fn new_at_length(
         space: &AddressSpaceRef,
         lock: &MapLockGuard<'_>,
         notifier: N,
@@ -238,11 +299,18 @@ impl<N: Notifier> Registration<N> {
         let space = self.space();
         let subscriptions = space.watched();
         let left = leave::unregister(subscriptions, self.record.cast());
-        if subscriptions.innermost().is_some() {
-            self.leave_behind(left.stamp);
-        } else {
-            // SAFETY: off the list, and every walk that may have found it is over.
-            platform::behind(&left.panic, || unsafe { free(self.record) });
+        match left.off {
+            Off::Unknown(unknown) if spares::is_small(Record::<N>::LAYOUT) => {
+                // SAFETY: off the list, and no walk knows it.
+                platform::behind(&left.panic, || unsafe { end(self.record, unknown) });
+            }
+            Off::Walked(stamp) if subscriptions.innermost().is_some() => self.leave_behind(stamp),
+            off => {
+                // What is larger is dropped where it is, and not under the lock.
+                drop(off);
+                // SAFETY: off the list, and every walk that may have found it is over.
+                platform::behind(&left.panic, || unsafe { free(self.record) });
+            }
         }
         if let Some(payload) = left.panic {
             platform::resume(payload);

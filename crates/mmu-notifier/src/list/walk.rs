@@ -54,17 +54,18 @@ impl Call<'_> {
         let link = frame.link(self.context);
         enter();
         let result = visit(&mut panic);
-        (result, self.leave(panic, (&frame, link), give_back))
+        keep_first(&mut panic, self.leave((&frame, link), give_back));
+        (result, platform::take_kept(&mut panic))
     }
 
     /// Leaves the section and the frame of a walk, and makes the exit that was left to it. Returns the first panic.
+    #[inline(always)]
     pub(crate) fn leave(
         &self,
-        mut panic: Option<Payload>,
         (frame, link): (&Frame, Link<'_>),
         give_back: impl FnOnce(),
     ) -> Option<Payload> {
-        keep_first(&mut panic, self.subscriptions.leave_section(self.section));
+        let mut panic = self.subscriptions.leave_section(self.section);
         drop(link);
         give_back();
         if frame.is_exit_due() {
@@ -146,10 +147,11 @@ impl Call<'_> {
     }
 
     /// Releases one node, unless somebody else does or did.
+    #[inline(always)]
     pub(crate) fn release_one(&self, node: NonNull<Node>) -> Option<Payload> {
         // ORDERING: marked, then claimed (release, F): an exit that finds the node claimed (acquire) waits for this section.
         let mark = || self.subscriptions.list.mark(self.section);
-        self.in_section(mark, |panic| release(node, panic), || self.section.give_back()).1
+        self.in_section(mark, |panic| release(node, panic), || self.section.give_back_kept()).1
     }
 }
 

@@ -74,13 +74,14 @@ fn leave_listed(
 #[inline(never)]
 fn leave_ended(
     subscriptions: &Subscriptions,
-    panic: Option<Payload>,
+    mut panic: Option<Payload>,
     section: Claim<'_>,
     framed: (&Frame, Link<'_>),
 ) {
     let Calls { subscriptions, context } = Calls::of(subscriptions);
     let call = walk::Call { subscriptions, context, section };
-    if let Some(payload) = call.leave(panic, framed, || section.give_back()) {
+    platform::keep_first(&mut panic, call.leave(framed, || section.give_back()));
+    if let Some(payload) = panic {
         platform::in_drop(|| platform::resume(payload));
     }
 }

@@ -1,9 +1,13 @@
 //! C2: spaces, users and holders, the map lock, ranges and events.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use mmu_notifier::interval::Options;
-use mmu_notifier::{Address, AddressSpace, Event, Invalidation, Owner, Permissions, Range, RangeError};
+use mmu_notifier::{
+    Address, AddressSpace, Event, Invalidation, LockAllError, Owner, Permissions, PrimaryMmu, Range,
+    RangeError,
+};
 
 use super::harness::{Recorder, background, range, within};
 use super::probe::{Listed, Probe, insert, register};
@@ -37,6 +41,57 @@ fn c2_1_a_subscriber_is_a_holder_and_no_user() {
         sub.remove();
         listed.unregister();
         log.expect(&[]);
+    });
+}
+
+/// Goes with the space that it is the primary MMU of.
+struct Goes(Arc<AtomicBool>);
+
+impl PrimaryMmu for Goes {
+    fn lock_all(&self) -> Result<(), LockAllError> {
+        Ok(())
+    }
+
+    fn unlock_all(&self) {}
+}
+
+impl Drop for Goes {
+    fn drop(&mut self) {
+        assert!(!self.0.swap(true, Relaxed), "freed twice");
+    }
+}
+
+#[test]
+fn c2_1_a_space_goes_with_its_last_user_or_its_last_subscriber() {
+    within(|| {
+        let log = Recorder::new();
+        let space = |gone: &Arc<AtomicBool>| {
+            let made = AddressSpace::builder().primary(Goes(gone.clone())).build().expect("memory");
+            drop(register(&made, "N", &log));
+            made
+        };
+        let gone = Arc::new(AtomicBool::new(false));
+        drop(space(&gone));
+        assert!(gone.load(Relaxed), "whose subscriber went before");
+
+        let gone = Arc::new(AtomicBool::new(false));
+        let user = space(&gone);
+        let subscribers = [register(&user, "N", &log), register(&user, "N", &log)];
+        drop(user);
+        let [first, second] = subscribers;
+        drop(first);
+        assert!(!gone.load(Relaxed), "one of two is left");
+        drop(second);
+        assert!(gone.load(Relaxed));
+
+        let gone = Arc::new(AtomicBool::new(false));
+        let user = space(&gone);
+        let late = register(&user, "N", &log);
+        user.release();
+        drop(late);
+        assert!(!gone.load(Relaxed), "whose exit was made while it had a user");
+        drop(user);
+        assert!(gone.load(Relaxed));
     });
 }
 
