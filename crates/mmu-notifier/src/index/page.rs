@@ -33,6 +33,9 @@ pub(crate) const BATCH: usize = if cfg!(any(loom, shuttle)) { 1 } else { 128 };
 /// How many children beyond the one at hand a search has fetched.
 const AHEAD: usize = 2;
 
+/// The leaves below a page of this level are not in the caches.
+const HIGH: u32 = 3;
+
 /// A leaf or an inner page.
 ///
 /// # Invariants
@@ -293,6 +296,10 @@ pub(super) fn collect<K: Kind>(
     };
     let mut ahead = Bits(children);
     ahead.by_ref().take(AHEAD).for_each(fetch);
+    if let (HIGH.., Some(second)) = (page.level.get(), Bits(children).nth(1)) {
+        // It comes while those before it are collected, which may be long intervals that are hit each time.
+        fetch_leaf(page.child(second), compare, bounds.0);
+    }
     Bits(children).all(|slot| {
         ahead.next().into_iter().for_each(fetch);
         // No start below a child is smaller than its separator: behind that of the last hit all are new.
@@ -307,6 +314,19 @@ pub(super) fn collect<K: Kind>(
             _ => collect(look(child, compare, bounds), compare, bounds, after, batch),
         }
     })
+}
+
+/// Has the leaf fetched that stands below `page` for `byte`.
+#[inline(never)]
+fn fetch_leaf(mut page: *const Page, compare: impl Kind, byte: u64) {
+    // SAFETY: as in `look`; null is a child that was unlinked.
+    while let Some(inner) = unsafe { page.as_ref() }.filter(|page| !page.is_leaf()) {
+        page = inner.child(inner.last_child_up_to(compare, byte));
+        if inner.level.get() == 1 {
+            compare.prefetch_page(page.cast());
+            return;
+        }
+    }
 }
 
 /// Collects those that are hit in a leaf, in order.
