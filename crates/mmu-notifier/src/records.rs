@@ -42,7 +42,8 @@ unsafe impl Send for Records {}
 /// The slots for records of one type, in the blocks of one space. Used under the lock of that.
 ///
 /// # Invariants
-/// `free` leads through slots that nobody has. From `fresh` on there is room for `left` that nobody has had yet.
+/// `free` leads through slots that nobody has. From `fresh` on there is room for `left` that nobody has had yet. All others
+/// are `taken`.
 #[derive(Debug)]
 pub(crate) struct Slots {
     free: Cell<*mut Free>,
@@ -50,6 +51,16 @@ pub(crate) struct Slots {
     left: Cell<usize>,
     /// How many there are in all blocks.
     count: Cell<usize>,
+    /// How many somebody has.
+    taken: Cell<usize>,
+}
+
+/// Memory for a record.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) memory: NonNull<u8>,
+    /// Nobody has another one of the same slots. What fits no slot is always the first.
+    pub(crate) is_first: bool,
 }
 
 /// A slot that nobody has.
@@ -88,10 +99,11 @@ impl Records {
     /// # Context
     /// May allocate; none of the library's locks may be held.
     #[inline]
-    pub(crate) fn allocate(&self, slots: &Slots, layout: Layout) -> Option<NonNull<u8>> {
+    pub(crate) fn allocate(&self, slots: &Slots, layout: Layout) -> Option<Taken> {
         if !fits(layout) {
             // SAFETY: a record has a size.
-            return NonNull::new(unsafe { alloc(layout) });
+            let memory = NonNull::new(unsafe { alloc(layout) });
+            return memory.map(|memory| Taken { memory, is_first: true });
         }
         let taken = {
             let _lock = self.lock.lock();
@@ -100,26 +112,29 @@ impl Records {
         taken.or_else(|| self.allocate_block(slots, layout.size()))
     }
 
-    /// Gives memory back.
+    /// Gives memory back. Says whether it was the last: nobody has any of these slots now, or it fits none.
     ///
     /// # Safety
     /// It came from [`allocate`](Self::allocate) with the same slots and layout, and is not used any more.
     #[inline]
-    pub(crate) unsafe fn free(&self, slots: &Slots, memory: NonNull<u8>, layout: Layout) {
+    pub(crate) unsafe fn free(&self, slots: &Slots, memory: NonNull<u8>, layout: Layout) -> bool {
         if !fits(layout) {
             // SAFETY: as promised by the caller.
-            return unsafe { dealloc(memory.as_ptr(), layout) };
+            unsafe { dealloc(memory.as_ptr(), layout) };
+            return true;
         }
         let slot = memory.cast::<Free>();
         let _lock = self.lock.lock();
         // SAFETY: as promised by the caller; a slot is large enough.
         unsafe { slot.write(Free { next: slots.free.get() }) };
         slots.free.set(slot.as_ptr());
+        slots.taken.set(slots.taken.get() - 1);
+        slots.taken.get() == 0
     }
 
     /// Allocates a block, smaller if memory is short, and takes a slot.
     #[inline(never)]
-    fn allocate_block(&self, slots: &Slots, bytes: usize) -> Option<NonNull<u8>> {
+    fn allocate_block(&self, slots: &Slots, bytes: usize) -> Option<Taken> {
         let there = self.count(slots);
         let largest = if there * bytes < HUGE { LARGEST } else { HUGE };
         let most = (largest - size_of::<Block>()) / bytes;
@@ -177,12 +192,22 @@ impl Slots {
             fresh: Cell::new(first),
             left: Cell::new(FIRST),
             count: Cell::new(FIRST),
+            taken: Cell::new(0),
         }
     }
 
-    /// Takes a slot of so many bytes, that which was used last if there is one. Under the lock.
+    /// Takes a slot of so many bytes. Under the lock.
     #[inline]
-    fn take(&self, bytes: usize) -> Option<NonNull<u8>> {
+    fn take(&self, bytes: usize) -> Option<Taken> {
+        let memory = self.next(bytes)?;
+        let taken = self.taken.get();
+        self.taken.set(taken + 1);
+        Some(Taken { memory, is_first: taken == 0 })
+    }
+
+    /// The slot that was used last, or else the next fresh one.
+    #[inline]
+    fn next(&self, bytes: usize) -> Option<NonNull<u8>> {
         let free = self.free.get();
         // SAFETY: by the invariant.
         if let Some(slot) = unsafe { free.as_ref() } {
@@ -239,7 +264,7 @@ mod tests {
             let random = (state >> 33) as usize;
             let (slots, layout) = &types[random % 4];
             if random / 4 % 5 < 3 || taken.is_empty() {
-                let slot = records.allocate(slots, *layout).unwrap().as_ptr() as usize;
+                let slot = records.allocate(slots, *layout).unwrap().memory.as_ptr() as usize;
                 assert_eq!(slot % layout.align(), 0);
                 let before = taken.range(..=slot).next_back();
                 assert!(before.is_none_or(|(at, of)| at + types[*of].1.size() <= slot));
@@ -260,19 +285,33 @@ mod tests {
     #[test]
     fn a_record_of_a_cache_line_stands_in_one() {
         let (records, slots) = (Records::new(), slots(layout(64)));
-        let taken = (0..10_000).map(|_| records.allocate(&slots, layout(64)).unwrap().as_ptr() as usize);
+        let taken =
+            (0..10_000).map(|_| records.allocate(&slots, layout(64)).unwrap().memory.as_ptr() as usize);
         assert!(taken.skip(FIRST).all(|slot| slot % 64 == 0), "all but those beside the table");
     }
 
     #[test]
     fn what_is_given_back_is_taken_next() {
         let (records, slots) = (Records::new(), slots(layout(80)));
-        let first = records.allocate(&slots, layout(80)).unwrap();
-        let second = records.allocate(&slots, layout(80)).unwrap();
+        let first = records.allocate(&slots, layout(80)).unwrap().memory;
+        let second = records.allocate(&slots, layout(80)).unwrap().memory;
         assert_eq!(second.as_ptr() as usize - first.as_ptr() as usize, 80, "one behind the other");
         // SAFETY: it was taken with these, and is not used.
         unsafe { records.free(&slots, first, layout(80)) };
-        assert_eq!(records.allocate(&slots, layout(80)), Some(first));
+        assert_eq!(records.allocate(&slots, layout(80)).unwrap().memory, first);
+    }
+
+    #[test]
+    fn the_first_and_the_last_are_told() {
+        let (records, slots) = (Records::new(), slots(layout(80)));
+        for _ in 0..2 {
+            let taken = [(); 20].map(|()| records.allocate(&slots, layout(80)).unwrap());
+            assert!(taken.iter().enumerate().all(|(at, taken)| taken.is_first == (at == 0)));
+            for (at, taken) in taken.iter().enumerate() {
+                // SAFETY: it was taken with these, and is not used.
+                assert_eq!(unsafe { records.free(&slots, taken.memory, layout(80)) }, at == 19);
+            }
+        }
     }
 
     #[test]
@@ -280,11 +319,12 @@ mod tests {
         for (size, align) in [(MOST + 8, 8), (128, 128), (4096, 4096)] {
             let layout = Layout::from_size_align(size, align).unwrap();
             let (records, slots) = (Records::new(), slots(layout));
-            let memory = records.allocate(&slots, layout).unwrap();
+            let Taken { memory, is_first } = records.allocate(&slots, layout).unwrap();
+            assert!(is_first);
             assert_eq!(memory.as_ptr() as usize % align, 0);
             assert!(records.blocks.get().is_null());
             // SAFETY: it was taken with these, and is not used.
-            unsafe { records.free(&slots, memory, layout) };
+            assert!(unsafe { records.free(&slots, memory, layout) });
         }
     }
 }

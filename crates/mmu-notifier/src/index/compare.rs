@@ -82,6 +82,10 @@ pub(super) trait Kind: Copy {
     /// Has what a search compares in a page fetched.
     #[inline(always)]
     fn prefetch_page(self, _page: *const ()) {}
+
+    /// Has what tells the entries of a leaf fetched, in their order.
+    #[inline(always)]
+    fn prefetch_entries(self, _leaf: *const ()) {}
 }
 
 /// One after the other.

@@ -9,7 +9,7 @@
 //!
 //! An entry is added here before its live bit is set: a search that has seen the bit finds the slot.
 
-use super::page::FAN;
+use super::page::{FAN, below};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, acquire_fence, release_fence};
 
 const WORDS: usize = FAN.div_ceil(8);
@@ -109,11 +109,22 @@ fn with_gap(words: [u64; WORDS], position: usize) -> [u64; WORDS] {
 }
 
 impl Slots {
+    /// Says whether these bits are those of all of them.
+    #[inline]
+    pub(super) fn are(&self, bits: u32) -> bool {
+        bits == below(self.count)
+    }
+
+    /// All of them, in order.
+    #[inline]
+    pub(super) fn in_order(&self) -> impl Iterator<Item = usize> + '_ {
+        self.bytes[..self.count.min(8 * WORDS)].iter().map(|slot| usize::from(*slot))
+    }
+
     /// Those of them whose bit is set, in order.
     #[inline]
     pub(super) fn among(&self, bits: u32) -> impl Iterator<Item = usize> + '_ {
-        let slots = self.bytes[..self.count.min(8 * WORDS)].iter().map(|slot| usize::from(*slot));
-        slots.filter(move |slot| bits >> slot & 1 == 1)
+        self.in_order().filter(move |slot| bits >> slot & 1 == 1)
     }
 }
 

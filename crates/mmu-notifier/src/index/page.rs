@@ -33,6 +33,9 @@ pub(crate) const BATCH: usize = if cfg!(any(loom, shuttle)) { 1 } else { 128 };
 /// How many children beyond the one at hand a search has fetched.
 const AHEAD: usize = 2;
 
+/// The leaves below a page of this level are not in the caches.
+const HIGH: u32 = 3;
+
 /// A leaf or an inner page.
 ///
 /// # Invariants
@@ -301,7 +304,7 @@ fn look_below<K: Kind>(mut page: &Page, compare: K, bounds: (u64, u64)) -> Look 
 /// Goes on with an inner page of which several children may matter, if it is but one of them.
 #[inline(never)]
 fn look_at_children<K: Kind>(page: &Page, compare: K, bounds: (u64, u64)) -> Look {
-    let children = page.children(compare, bounds);
+    let Children { all: children, .. } = page.children(compare, bounds);
     if !children.is_power_of_two() {
         return Look::several(page);
     }
@@ -326,53 +329,68 @@ pub(super) fn collect<K: Kind>(
         Found::Several(page) => unsafe { page.as_ref() },
     };
     if page.is_leaf() {
-        return take_all(page, compare, bounds, after, batch);
+        return take_all(page, compare, page.hits(compare, bounds), after, batch);
     }
-    let children = page.children(compare, bounds) & !page.passed(compare, after);
+    let Children { all, whole } = page.children(compare, bounds);
+    let children = all & !page.passed(compare, after);
+    let is_whole = |slot| whole >> slot & 1 == 1;
+    let fetch = |slot| {
+        let child = page.child(slot).cast();
+        if is_whole(slot) { compare.prefetch_entries(child) } else { compare.prefetch_page(child) }
+    };
     let mut ahead = Bits(children);
-    ahead.by_ref().take(AHEAD).for_each(|slot| compare.prefetch_page(page.child(slot).cast()));
+    ahead.by_ref().take(AHEAD).for_each(fetch);
+    if let (HIGH.., Some(second)) = (page.level.get(), Bits(children).nth(1)) {
+        // It comes while those before it are collected, which may be long intervals that are hit each time.
+        fetch_leaf(page.child(second), compare, bounds.0);
+    }
     Bits(children).all(|slot| {
-        ahead.next().into_iter().for_each(|slot| compare.prefetch_page(page.child(slot).cast()));
+        ahead.next().into_iter().for_each(fetch);
         // No start below a child is smaller than its separator: behind that of the last hit all are new.
         let after = after.filter(|(start, _)| page.key(slot) <= *start);
-        collect_below(page.child(slot), compare, bounds, after, batch)
+        let child = page.child(slot);
+        // SAFETY: as in `look_at_children`.
+        match unsafe { child.as_ref() } {
+            None => true,
+            Some(leaf) if leaf.is_leaf() => {
+                let hits = if is_whole(slot) { leaf.live().0 } else { leaf.hits(compare, bounds) };
+                take_all(leaf, compare, hits, after, batch)
+            }
+            Some(inner) => collect(look_below(inner, compare, bounds), compare, bounds, after, batch),
+        }
     })
 }
 
-fn collect_below<K: Kind>(
-    page: *const Page,
-    compare: K,
-    bounds: (u64, u64),
-    after: After<'_>,
-    batch: &mut Batch,
-) -> bool {
+/// Has the leaf fetched that stands below `page` for `byte`.
+#[inline(never)]
+fn fetch_leaf(mut page: *const Page, compare: impl Kind, byte: u64) {
     // SAFETY: as in `look_at_children`.
-    match unsafe { page.as_ref() } {
-        None => true,
-        Some(leaf) if leaf.is_leaf() => take_all(leaf, compare, bounds, after, batch),
-        Some(page) => collect(look_below(page, compare, bounds), compare, bounds, after, batch),
+    while let Some(inner) = unsafe { page.as_ref() }.filter(|page| !page.is_leaf()) {
+        page = inner.child(inner.last_child_up_to(compare, byte));
+        if inner.level.get() == 1 {
+            compare.prefetch_page(page.cast());
+            return;
+        }
     }
 }
 
-/// Collects what overlaps `bounds` in a leaf, in order.
+/// Collects those that are hit in a leaf, in order.
 #[inline(always)]
-fn take_all<K: Kind>(
-    leaf: &Page,
-    compare: K,
-    bounds: (u64, u64),
-    after: After<'_>,
-    batch: &mut Batch,
-) -> bool {
-    let hits = leaf.hits(compare, bounds);
+fn take_all(leaf: &Page, compare: impl Kind, hits: u32, after: After<'_>, batch: &mut Batch) -> bool {
     if hits & hits.wrapping_sub(1) == 0 {
         return Bits(hits).all(|slot| take(leaf.node(slot), after, batch));
     }
     let slots = leaf.order.load(&leaf.used);
-    let nodes = slots.among(hits).map(|slot| leaf.node(slot));
-    batch.extend(nodes.filter(|node| {
+    let node = |slot| {
+        let node = leaf.node(slot % FAN);
         compare.prefetch(node.cast());
-        is_new(*node, after)
-    }))
+        node
+    };
+    if after.is_none() && slots.are(hits) {
+        // As in most leaves of many hits: there is nothing to look at for each.
+        return batch.extend(slots.in_order().map(node));
+    }
+    batch.extend(slots.among(hits).map(node).filter(|node| is_new(*node, after)))
 }
 
 /// Adds one that is hit, unless an earlier search has found it; false if there is no room.
@@ -389,6 +407,13 @@ fn is_new(node: *const Node, after: After<'_>) -> bool {
         let node = unsafe { &*node };
         (node.bounds().0, node.order()) > *after
     })
+}
+
+/// Children of an inner page, as bits.
+struct Children {
+    all: u32,
+    /// Leaves among them in which everything is hit.
+    whole: u32,
 }
 
 impl Page {
@@ -425,16 +450,19 @@ impl Page {
         before.map_or(0, |byte| below(self.last_child_up_to(compare, byte)))
     }
 
-    /// The children of an inner page that may hold what overlaps `bounds`, as bits.
+    /// The children of an inner page that may hold what overlaps `bounds`.
     #[inline(always)]
-    fn children(&self, compare: impl Kind, (first, last): (u64, u64)) -> u32 {
+    fn children(&self, compare: impl Kind, (first, last): (u64, u64)) -> Children {
         let begin = self.last_child_up_to(compare, first);
         let end = self.last_child_up_to(compare, last);
         let live = self.live().0;
         let within = live & (below(end) | 1 << end) & !below(begin);
         let reaching = live & below(begin) & self.overhang.load(Ordering::Relaxed);
         let reaches = |bits, slot| if self.max(slot) >= first { bits | 1 << slot } else { bits };
-        Bits(reaching).fold(within, reaches)
+        let all = Bits(reaching).fold(within, reaches);
+        // What they hold starts between two separators that are within the bounds.
+        let whole = if self.level.get() == 1 { within & !(1 << begin | 1 << end) } else { 0 };
+        Children { all, whole }
     }
 
     /// The entries of a leaf that overlap `bounds`, as bits.

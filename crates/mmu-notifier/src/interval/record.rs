@@ -16,10 +16,11 @@ use crate::address::Range;
 use crate::diagnostics;
 use crate::invalidation::Invalidation;
 use crate::platform::{self, Payload};
+use crate::records::Taken;
 use crate::space::AddressSpaceRef;
 use crate::subscriptions::Subscriptions;
 
-/// The first node, and the notifier. It is a holder of the space, which stands in the table of the node.
+/// The first node, and the notifier. Its space stands in the table of the node; all records of a type are one holder of it.
 ///
 /// # Invariants
 /// `node` is the first field: its address is that of the record.
@@ -71,15 +72,12 @@ impl<N: Notifier> First<N> {
         let Some(table) = Node::table_with(of_type, options) else { return Err(notifier) };
         // SAFETY: the table lives as long as the space, which the record holds, or is a box that goes with the node.
         let node = || unsafe { Node::with_table(range, table) };
-        // SAFETY: the caller holds the space.
-        let Some(first) = (unsafe { allocate(subscriptions, of_type) }) else {
+        let Some(first) = allocate(space, subscriptions, of_type) else {
             drop(node());
             return Err(notifier);
         };
         // SAFETY: it is memory of this layout that nobody uses.
         unsafe { first.write(First { node: node(), notifier }) };
-        // Given back with the record.
-        mem::forget(space.clone());
         Ok(first)
     }
 }
@@ -91,30 +89,53 @@ pub(super) fn make_moved<N: Notifier>(
     range: Range,
     old: &Node,
 ) -> Option<NonNull<Node>> {
-    // SAFETY: the subscription, whose node it is, is a holder.
+    // SAFETY: the subscription, whose node it is, keeps a holder.
     let space = unsafe { space_of(old).held() };
     let of_type =
         subscriptions.tables.get(Table::<N, Moved<N>>::CALLBACKS, Layout::new::<Moved<N>>(), space)?;
     let table = Node::table_with(of_type, old.options())?;
     // SAFETY: the table lives as long as the space, which the first record holds, or is a box that goes with the node.
     let node = unsafe { Node::with_table(range, table) };
-    // SAFETY: as above.
-    let moved = unsafe { allocate(subscriptions, of_type) }?;
+    let moved = allocate(space, subscriptions, of_type)?;
     // SAFETY: it is memory of this layout that nobody uses.
     unsafe { moved.write(Moved { node, first }) };
     Some(moved.cast())
 }
 
-/// Memory for a record of the type that the table is for; none if there is no more.
+/// Memory for a record of the type that the table is for; none if there is no more. The first record makes a holder of the
+/// space for all of that type.
+#[inline]
+fn allocate<R>(
+    space: &AddressSpaceRef,
+    subscriptions: &Subscriptions,
+    of_type: &Callbacks,
+) -> Option<NonNull<R>> {
+    // SAFETY: the caller holds the space.
+    let slots = unsafe { of_type.space.as_ref()?.slots() };
+    let Taken { memory, is_first } = subscriptions.records.allocate(slots, Layout::new::<R>())?;
+    if is_first {
+        // Given back with the last one.
+        mem::forget(space.clone());
+    }
+    Some(memory.cast())
+}
+
+/// Gives the memory of a record back, and behind the last one of its type their holder.
 ///
 /// # Safety
-/// The caller holds the space.
+/// It came from [`allocate`] for this space and layout, and is not used any more.
 #[inline]
-unsafe fn allocate<R>(subscriptions: &Subscriptions, of_type: &Callbacks) -> Option<NonNull<R>> {
-    let space = of_type.space.as_ref()?;
-    // SAFETY: as promised by the caller.
+unsafe fn free(space: SpaceOf, memory: NonNull<u8>, layout: Layout) {
+    // SAFETY: the records of the type are a holder, of which this is one.
+    let held = unsafe { space.held() };
+    // SAFETY: as above.
     let slots = unsafe { space.slots() };
-    subscriptions.records.allocate(slots, Layout::new::<R>()).map(NonNull::cast)
+    // SAFETY: as promised by the caller.
+    let is_last = unsafe { held.watched().records.free(slots, memory, layout) };
+    if is_last {
+        // SAFETY: it is that of the records, which are gone.
+        drop(unsafe { space.take() });
+    }
 }
 
 /// The space of the record of a node.
@@ -130,13 +151,8 @@ pub(super) fn space_of(node: &Node) -> &SpaceOf {
 pub(super) unsafe fn take_apart<N>(first: NonNull<First<N>>) -> N {
     // SAFETY: made by `First::make`, and not used any more, as promised by the caller.
     let First { node, notifier } = unsafe { first.read() };
-    let space = *space_of(&node);
-    // SAFETY: the record is gone.
-    let holder = unsafe { space.take() };
-    // SAFETY: it is held.
-    let slots = unsafe { space.slots() };
-    // SAFETY: as above.
-    unsafe { holder.watched().records.free(slots, first.cast(), Layout::new::<First<N>>()) };
+    // SAFETY: what stood there is here.
+    unsafe { free(*space_of(&node), first.cast(), Layout::new::<First<N>>()) };
     notifier
 }
 
@@ -162,14 +178,14 @@ pub(super) unsafe fn first_of<N>(node: NonNull<Node>) -> NonNull<First<N>> {
 pub(super) unsafe fn free_moved<N>(node: NonNull<Node>) {
     // SAFETY: as promised by the caller.
     let space = *space_of(unsafe { node.as_ref() });
-    // SAFETY: as promised by the caller; the subscription is a holder.
+    // SAFETY: as promised by the caller.
     unsafe { drop_and_free(node.cast::<Moved<N>>(), &space) };
 }
 
 /// Drops a record, and gives its memory back, also if the drop panics.
 ///
 /// # Safety
-/// It is one of this space and its slots, the space has another holder, and it is not used any more.
+/// It is one of this space and its slots, and is not used any more.
 #[inline]
 unsafe fn drop_and_free<R>(record: NonNull<R>, space: &SpaceOf) {
     struct Memory(SpaceOf, NonNull<u8>, Layout);
@@ -177,12 +193,8 @@ unsafe fn drop_and_free<R>(record: NonNull<R>, space: &SpaceOf) {
     impl Drop for Memory {
         #[inline]
         fn drop(&mut self) {
-            // SAFETY: it has a holder.
-            let held = unsafe { self.0.held() };
-            // SAFETY: as above.
-            let slots = unsafe { self.0.slots() };
             // SAFETY: it came from there with this layout, and what it held is gone.
-            unsafe { held.watched().records.free(slots, self.1, self.2) };
+            unsafe { free(self.0, self.1, self.2) };
         }
     }
 
@@ -203,9 +215,6 @@ pub(super) unsafe fn free_all<N>(node: NonNull<Node>) {
     // By its own table: the slots of the other type are longer.
     // SAFETY: the first record is alive.
     let space = *space_of(unsafe { first.cast::<Node>().as_ref() });
-    // Let go of last, also if the drop of the notifier panics.
-    // SAFETY: the records go, which are a holder together.
-    let _holder = unsafe { space.take() };
     if node.cast() != first {
         // SAFETY: a node of its own, made by a resize; as promised by the caller.
         unsafe { free_moved::<N>(node) };

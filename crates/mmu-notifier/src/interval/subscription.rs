@@ -73,7 +73,7 @@ impl<N: Notifier> Subscription<N> {
     /// The space that it belongs to.
     #[inline]
     pub fn space(&self) -> &AddressSpaceRef {
-        // SAFETY: this subscription is a holder.
+        // SAFETY: the records of this subscription keep a holder.
         unsafe { space_of(self.node()).held() }
     }
 

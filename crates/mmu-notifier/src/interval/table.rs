@@ -13,7 +13,8 @@ use crate::records::{Slots, first_slots};
 use crate::space::{AddressSpaceRef, Space};
 use crate::sync::{AtomicPtr, Ordering};
 
-/// The space of a table, which is not held by it: each record is a holder. And the slots for its records there.
+/// The space of a table, which is not held by it: as long as there are records of its type, these are a holder. And the slots
+/// for them there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SpaceOf {
     space: NonNull<Space>,
@@ -46,10 +47,10 @@ impl SpaceOf {
         unsafe { self.slots.as_ref() }
     }
 
-    /// The holder that a record was.
+    /// The holder that the records were.
     ///
     /// # Safety
-    /// It is the caller's: that of a record that is gone or goes.
+    /// It is the caller's: the last record is gone.
     pub(super) unsafe fn take(self) -> AddressSpaceRef {
         // SAFETY: as promised by the caller; it came from a holder.
         unsafe { AddressSpaceRef::from_raw(self.space) }

@@ -130,6 +130,14 @@ fn prefetch_page(page: *const ()) {
     (0..LINES_COMPARED).for_each(|line| prefetch(page.wrapping_byte_add(64 * line)));
 }
 
+/// Has what tells the entries of a leaf fetched, in their order.
+#[inline(always)]
+fn prefetch_entries(leaf: *const ()) {
+    let head = 0..offset_of!(Page, key) / 64;
+    let items = LINES_COMPARED..size_of::<Page>() / 64;
+    head.chain(items).for_each(|line| prefetch(leaf.wrapping_byte_add(64 * line)));
+}
+
 // A load that crosses a line takes twice as long.
 const _: () = assert!(offset_of!(Page, key) % 64 == 0 && offset_of!(Page, max) % 64 == 0);
 
@@ -217,6 +225,11 @@ impl Kind for Avx512 {
     #[inline(always)]
     fn prefetch_page(self, page: *const ()) {
         prefetch_page(page);
+    }
+
+    #[inline(always)]
+    fn prefetch_entries(self, leaf: *const ()) {
+        prefetch_entries(leaf);
     }
 }
 
@@ -430,6 +443,11 @@ impl Kind for Avx2 {
     #[inline(always)]
     fn prefetch_page(self, page: *const ()) {
         prefetch_page(page);
+    }
+
+    #[inline(always)]
+    fn prefetch_entries(self, leaf: *const ()) {
+        prefetch_entries(leaf);
     }
 }
 
