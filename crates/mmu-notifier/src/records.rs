@@ -55,14 +55,6 @@ pub(crate) struct Slots {
     taken: Cell<usize>,
 }
 
-/// Memory for a record.
-#[derive(Debug)]
-pub(crate) struct Taken {
-    pub(crate) memory: NonNull<u8>,
-    /// Nobody has another one of the same slots. What fits no slot is always the first.
-    pub(crate) is_first: bool,
-}
-
 /// A slot that nobody has.
 #[derive(Debug)]
 struct Free {
@@ -94,22 +86,22 @@ impl Records {
         Records { lock: SpinLock::new(), blocks: Cell::new(ptr::null_mut()) }
     }
 
-    /// Memory for a record of the type that these slots are for, whose layout this is; none if there is no more.
+    /// Memory for a record of the type that these slots are for, whose layout this is; none if there is no more. The first
+    /// calls `first`, under the lock: nobody has another one of these slots. What fits no slot is always the first.
     ///
     /// # Context
     /// May allocate; none of the library's locks may be held.
     #[inline]
-    pub(crate) fn allocate(&self, slots: &Slots, layout: Layout) -> Option<Taken> {
+    pub(crate) fn allocate(&self, slots: &Slots, layout: Layout, first: impl Fn()) -> Option<NonNull<u8>> {
         if !fits(layout) {
             // SAFETY: a record has a size.
-            let memory = NonNull::new(unsafe { alloc(layout) });
-            return memory.map(|memory| Taken { memory, is_first: true });
+            return NonNull::new(unsafe { alloc(layout) }).inspect(|_| first());
         }
         let taken = {
             let _lock = self.lock.lock();
-            slots.take(layout.size())
+            slots.take(layout.size(), &first)
         };
-        taken.or_else(|| self.allocate_block(slots, layout.size()))
+        taken.or_else(|| self.allocate_block(slots, layout.size(), &first))
     }
 
     /// Gives memory back. Says whether it was the last: nobody has any of these slots now, or it fits none.
@@ -134,7 +126,7 @@ impl Records {
 
     /// Allocates a block, smaller if memory is short, and takes a slot.
     #[inline(never)]
-    fn allocate_block(&self, slots: &Slots, bytes: usize) -> Option<Taken> {
+    fn allocate_block(&self, slots: &Slots, bytes: usize, first: &dyn Fn()) -> Option<NonNull<u8>> {
         let there = self.count(slots);
         let largest = if there * bytes < HUGE { LARGEST } else { HUGE };
         let most = (largest - size_of::<Block>()) / bytes;
@@ -149,7 +141,7 @@ impl Records {
             }
         };
         let lock = self.lock.lock();
-        if let Some(slot) = slots.take(bytes) {
+        if let Some(slot) = slots.take(bytes, first) {
             // Somebody else was quicker.
             drop(lock);
             // SAFETY: it was just allocated with this layout.
@@ -162,7 +154,7 @@ impl Records {
         slots.fresh.set(block.as_ptr().wrapping_add(1).cast());
         slots.left.set(count);
         slots.count.set(slots.count.get() + count);
-        slots.take(bytes)
+        slots.take(bytes, first)
     }
 
     fn count(&self, slots: &Slots) -> usize {
@@ -196,13 +188,15 @@ impl Slots {
         }
     }
 
-    /// Takes a slot of so many bytes. Under the lock.
+    /// Takes a slot of so many bytes, and calls `first` if nobody has another one. Under the lock.
     #[inline]
-    fn take(&self, bytes: usize) -> Option<Taken> {
+    fn take(&self, bytes: usize, first: impl Fn()) -> Option<NonNull<u8>> {
         let memory = self.next(bytes)?;
-        let taken = self.taken.get();
-        self.taken.set(taken + 1);
-        Some(Taken { memory, is_first: taken == 0 })
+        if self.taken.get() == 0 {
+            first();
+        }
+        self.taken.set(self.taken.get() + 1);
+        Some(memory)
     }
 
     /// The slot that was used last, or else the next fresh one.
@@ -264,7 +258,7 @@ mod tests {
             let random = (state >> 33) as usize;
             let (slots, layout) = &types[random % 4];
             if random / 4 % 5 < 3 || taken.is_empty() {
-                let slot = records.allocate(slots, *layout).unwrap().memory.as_ptr() as usize;
+                let slot = records.allocate(slots, *layout, || ()).unwrap().as_ptr() as usize;
                 assert_eq!(slot % layout.align(), 0);
                 let before = taken.range(..=slot).next_back();
                 assert!(before.is_none_or(|(at, of)| at + types[*of].1.size() <= slot));
@@ -286,30 +280,32 @@ mod tests {
     fn a_record_of_a_cache_line_stands_in_one() {
         let (records, slots) = (Records::new(), slots(layout(64)));
         let taken =
-            (0..10_000).map(|_| records.allocate(&slots, layout(64)).unwrap().memory.as_ptr() as usize);
+            (0..10_000).map(|_| records.allocate(&slots, layout(64), || ()).unwrap().as_ptr() as usize);
         assert!(taken.skip(FIRST).all(|slot| slot % 64 == 0), "all but those beside the table");
     }
 
     #[test]
     fn what_is_given_back_is_taken_next() {
         let (records, slots) = (Records::new(), slots(layout(80)));
-        let first = records.allocate(&slots, layout(80)).unwrap().memory;
-        let second = records.allocate(&slots, layout(80)).unwrap().memory;
+        let first = records.allocate(&slots, layout(80), || ()).unwrap();
+        let second = records.allocate(&slots, layout(80), || ()).unwrap();
         assert_eq!(second.as_ptr() as usize - first.as_ptr() as usize, 80, "one behind the other");
         // SAFETY: it was taken with these, and is not used.
         unsafe { records.free(&slots, first, layout(80)) };
-        assert_eq!(records.allocate(&slots, layout(80)).unwrap().memory, first);
+        assert_eq!(records.allocate(&slots, layout(80), || ()), Some(first));
     }
 
     #[test]
     fn the_first_and_the_last_are_told() {
         let (records, slots) = (Records::new(), slots(layout(80)));
         for _ in 0..2 {
-            let taken = [(); 20].map(|()| records.allocate(&slots, layout(80)).unwrap());
-            assert!(taken.iter().enumerate().all(|(at, taken)| taken.is_first == (at == 0)));
-            for (at, taken) in taken.iter().enumerate() {
+            let firsts = Cell::new(0);
+            let first = || firsts.set(firsts.get() + 1);
+            let taken = [(); 20].map(|()| records.allocate(&slots, layout(80), first).unwrap());
+            assert_eq!(firsts.get(), 1);
+            for (at, memory) in taken.into_iter().enumerate() {
                 // SAFETY: it was taken with these, and is not used.
-                assert_eq!(unsafe { records.free(&slots, taken.memory, layout(80)) }, at == 19);
+                assert_eq!(unsafe { records.free(&slots, memory, layout(80)) }, at == 19);
             }
         }
     }
@@ -319,8 +315,9 @@ mod tests {
         for (size, align) in [(MOST + 8, 8), (128, 128), (4096, 4096)] {
             let layout = Layout::from_size_align(size, align).unwrap();
             let (records, slots) = (Records::new(), slots(layout));
-            let Taken { memory, is_first } = records.allocate(&slots, layout).unwrap();
-            assert!(is_first);
+            let is_first = Cell::new(false);
+            let memory = records.allocate(&slots, layout, || is_first.set(true)).unwrap();
+            assert!(is_first.get());
             assert_eq!(memory.as_ptr() as usize % align, 0);
             assert!(records.blocks.get().is_null());
             // SAFETY: it was taken with these, and is not used.

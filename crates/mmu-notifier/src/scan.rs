@@ -243,9 +243,10 @@ impl Scan {
 #[inline(always)]
 pub(crate) fn nobody_walks(book: &Book, stamp: u64) -> bool {
     const FEW: usize = 8;
-    let mut hazards = book.iter();
-    let no_few = hazards.by_ref().take(FEW).all(|hazard| !is_walking(hazard.section(), stamp));
-    no_few && hazards.next().is_none() && book.crowd.sections() == 0
+    // Few first: once there are more, it looks for nothing.
+    book.iter().nth(FEW).is_none()
+        && book.iter().all(|hazard| !is_walking(hazard.section(), stamp))
+        && book.crowd.sections() == 0
 }
 
 fn skips(book: &Book, own: Own, hazard: &Hazard) -> bool {

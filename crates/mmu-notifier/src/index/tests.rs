@@ -174,6 +174,23 @@ fn everything_removed_leaves_an_index_that_works() {
     }
 }
 
+/// A leaf that a range covers is not compared: what is removed there is left out, and what ends before it is not found.
+#[test]
+fn leaves_that_a_range_covers_are_hit_as_they_are() {
+    let mut fixture = Fixture::new(11);
+    for number in 0..2_000u64 {
+        fixture.insert(
+            Range::from_len(number * 7 % 2_000 * 16, if number % 90 == 0 { 9_000 } else { 16 }).unwrap(),
+        );
+    }
+    for _ in 0..600 {
+        let at = fixture.random.below(fixture.nodes.len() as u64) as usize;
+        fixture.remove(at);
+        let (start, length) = (fixture.random.below(24_000), 1 + fixture.random.below(8_000));
+        fixture.check(Range::from_len(start, length).unwrap());
+    }
+}
+
 #[test]
 fn the_top_of_the_space_is_reached() {
     let mut fixture = Fixture::new(3);

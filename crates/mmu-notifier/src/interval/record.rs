@@ -16,7 +16,6 @@ use crate::address::Range;
 use crate::diagnostics;
 use crate::invalidation::Invalidation;
 use crate::platform::{self, Payload};
-use crate::records::Taken;
 use crate::space::AddressSpaceRef;
 use crate::subscriptions::Subscriptions;
 
@@ -70,7 +69,8 @@ impl<N: Notifier> First<N> {
             return Err(notifier);
         };
         let Some(table) = Node::table_with(of_type, options) else { return Err(notifier) };
-        // SAFETY: the table lives as long as the space, which the record holds, or is a box that goes with the node.
+        // SAFETY: the table lives as long as the space, which the caller holds, and then the record with all of its type; or it
+        // is a box that goes with the node.
         let node = || unsafe { Node::with_table(range, table) };
         let Some(first) = allocate(space, subscriptions, of_type) else {
             drop(node());
@@ -94,7 +94,7 @@ pub(super) fn make_moved<N: Notifier>(
     let of_type =
         subscriptions.tables.get(Table::<N, Moved<N>>::CALLBACKS, Layout::new::<Moved<N>>(), space)?;
     let table = Node::table_with(of_type, old.options())?;
-    // SAFETY: the table lives as long as the space, which the first record holds, or is a box that goes with the node.
+    // SAFETY: as in `First::make`.
     let node = unsafe { Node::with_table(range, table) };
     let moved = allocate(space, subscriptions, of_type)?;
     // SAFETY: it is memory of this layout that nobody uses.
@@ -112,12 +112,9 @@ fn allocate<R>(
 ) -> Option<NonNull<R>> {
     // SAFETY: the caller holds the space.
     let slots = unsafe { of_type.space.as_ref()?.slots() };
-    let Taken { memory, is_first } = subscriptions.records.allocate(slots, Layout::new::<R>())?;
-    if is_first {
-        // Given back with the last one.
-        mem::forget(space.clone());
-    }
-    Some(memory.cast())
+    // Given back with the last one. (Under the lock, so that the child of a fork finds both or neither.)
+    let hold = || mem::forget(space.clone());
+    subscriptions.records.allocate(slots, Layout::new::<R>(), hold).map(NonNull::cast)
 }
 
 /// Gives the memory of a record back, and behind the last one of its type their holder.
@@ -147,7 +144,8 @@ pub(super) fn space_of(node: &Node) -> &SpaceOf {
 /// Takes a record apart, and gives the notifier.
 ///
 /// # Safety
-/// It was made by [`First::make`] and not inserted since.
+/// - It was made by [`First::make`] and not inserted since.
+/// - The caller holds the space.
 pub(super) unsafe fn take_apart<N>(first: NonNull<First<N>>) -> N {
     // SAFETY: made by `First::make`, and not used any more, as promised by the caller.
     let First { node, notifier } = unsafe { first.read() };

@@ -115,7 +115,7 @@ impl<N: Notifier> Subscription<N> {
 
     /// Leaves the rest to the hooks, which free the records when no start can know them any more.
     fn leave_behind(&self, subscriptions: &Subscriptions) {
-        // SAFETY: the node is withdrawn, behind a full fence, and its handle goes; its record holds the space.
+        // SAFETY: the node is withdrawn, behind a full fence, and its handle goes; with its record goes what holds the space.
         unsafe { subscriptions.hooks.hang_interval(&subscriptions.book, self.node) };
     }
 }

@@ -1,7 +1,8 @@
 //! Leaving the list: unregister and put, for nodes of every kind.
 //!
 //! # Unregister
-//! Release, unless the exit has it (its section is waited for like any walk); off the list; a grace period.
+//! Release, unless the exit has it (its section is waited for like any walk); off the list; a grace period, unless a look
+//! at the walks, before the list is unlocked, finds none.
 //! Within a walk of the own thread that walk is not waited for: the caller hangs the node up, and what frees
 //! the memory comes behind the walk.
 //!

@@ -5,7 +5,7 @@
 use core::alloc::Layout;
 use core::any::TypeId;
 use core::fmt;
-use core::mem::ManuallyDrop;
+use core::mem::{self, ManuallyDrop};
 use core::ops::Deref;
 use core::ptr::NonNull;
 
@@ -141,19 +141,19 @@ unsafe fn free<N>(record: NonNull<Record<N>>) {
     unsafe { record.drop_in_place() };
 }
 
-/// As [`free`], while the list is locked still. The notifier is moved out of the record, and dropped behind all that.
+/// As [`free`], while the list is locked still, of a record that has nothing to drop.
 ///
 /// # Safety
 /// As for [`free`]; the evidence is that of its node.
 #[inline]
-unsafe fn end<N>(record: NonNull<Record<N>>, unknown: Unknown<'_>) {
+unsafe fn free_locked<N>(record: NonNull<Record<N>>, unknown: Unknown<'_>) {
     // SAFETY: as promised by the caller.
-    let Record { space, notifier, .. } = unsafe { record.read() };
-    // SAFETY: it was read out.
-    let is_last = unsafe { unknown.free(record.cast(), Record::<N>::LAYOUT) };
-    // SAFETY: it was the last of the holder that all on the list were.
-    let _space = is_last.then(|| unsafe { AddressSpaceRef::from_raw(space) });
-    drop(notifier);
+    let space = unsafe { record.as_ref() }.space;
+    // SAFETY: there was nothing to drop.
+    if unsafe { unknown.free(record.cast(), Record::<N>::LAYOUT) } {
+        // SAFETY: it was the last of the holder that all on the list were.
+        drop(unsafe { AddressSpaceRef::from_raw(space) });
+    }
 }
 
 /// Gives the memory of a record back, and lets go of its space.
@@ -300,13 +300,13 @@ impl<N: Notifier> Registration<N> {
         let subscriptions = space.watched();
         let left = leave::unregister(subscriptions, self.record.cast());
         match left.off {
-            Off::Unknown(unknown) if spares::is_small(Record::<N>::LAYOUT) => {
+            Off::Unknown(unknown) if !mem::needs_drop::<Record<N>>() => {
                 // SAFETY: off the list, and no walk knows it.
-                platform::behind(&left.panic, || unsafe { end(self.record, unknown) });
+                platform::behind(&left.panic, || unsafe { free_locked(self.record, unknown) });
             }
             Off::Walked(stamp) if subscriptions.innermost().is_some() => self.leave_behind(stamp),
             off => {
-                // What is larger is dropped where it is, and not under the lock.
+                // A notifier is dropped where it is, and not under the lock.
                 drop(off);
                 // SAFETY: off the list, and every walk that may have found it is over.
                 platform::behind(&left.panic, || unsafe { free(self.record) });

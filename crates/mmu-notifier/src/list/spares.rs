@@ -29,14 +29,9 @@ struct Spare {
     next: *mut Spare,
 }
 
-/// Says whether a record of this layout is no larger than most.
-pub(super) const fn is_small(layout: Layout) -> bool {
-    layout.size() <= COMMON.size() && layout.align() <= COMMON.align()
-}
-
 /// Says whether records of this layout leave their memory to one another.
 pub(super) const fn fits(layout: Layout) -> bool {
-    SLOTS && is_small(layout)
+    SLOTS && layout.size() <= COMMON.size() && layout.align() <= COMMON.align()
 }
 
 /// The layout in which a record is allocated.

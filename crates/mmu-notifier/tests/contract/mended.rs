@@ -275,3 +275,34 @@ fn a_resize_was_written_over_the_neighbour_of_one_that_was_resized_and_removed()
     neighbour.remove();
     later.remove();
 }
+
+/// Notes where it is, in its release and in its drop.
+struct Located(Arc<Mutex<Vec<usize>>>);
+
+impl Located {
+    fn note(&self) {
+        lock(&self.0).push(std::ptr::from_ref(self).addr());
+    }
+}
+
+impl list::Notifier for Located {
+    fn release(&self) {
+        self.note();
+    }
+}
+
+impl Drop for Located {
+    fn drop(&mut self) {
+        self.note();
+    }
+}
+
+#[test]
+fn a_list_notifier_beside_which_nobody_walked_was_dropped_elsewhere() {
+    within(|| {
+        let (space, places) = (AddressSpace::new(), Arc::new(Mutex::new(Vec::new())));
+        space.register(Located(places.clone())).map_err(|error| error.cause).unwrap().unregister();
+        let places = lock(&places);
+        assert_eq!(places[0], places[1]);
+    });
+}
