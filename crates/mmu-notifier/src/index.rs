@@ -1,8 +1,8 @@
 //! The index: which subscriptions overlap a range, in order, while others are inserted and removed.
 //!
 //! A B+-tree by (start, order of insertion). One writer at a time changes it, under a spinlock that neither a
-//! search nor a callback ever takes; searches are wait-free. [`page`] holds the pages and the search,
-//! [`compare`] how all entries of a page are compared at once, [`order`] which entry of a leaf comes before which,
+//! search nor a callback ever takes; searches are wait-free. [`page`] holds the pages, [`mod@search`] looks
+//! through them, [`compare`] how all entries of a page are compared at once, [`order`] which entry of a leaf comes before which,
 //! [`write`](self) what inserts and removes do, [`rebuild`] what becomes of full pages, [`reclaim`] when the memory of
 //! a page may be used again.
 //!
@@ -28,6 +28,7 @@ mod order;
 mod page;
 mod rebuild;
 mod reclaim;
+mod search;
 mod write;
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -41,8 +42,8 @@ use crate::sync::{AtomicPtr, AtomicU64, Ordering, SpinLock};
 
 use compare::{Compare, of_kind};
 use page::Page;
-pub(crate) use page::{BATCH, Batch, Found, Look};
 use reclaim::{First, Pages};
+pub(crate) use search::{BATCH, Batch, Found, Look};
 
 /// Asks the processor what it has, which may take tens of microseconds the first time.
 pub(crate) fn look_at_machine() {
@@ -148,7 +149,7 @@ impl Index {
     ) -> bool {
         // SAFETY: as promised by the caller.
         let look = unsafe { self.look(bounds) };
-        of_kind!(self.compare, kind => page::collect(look, kind, bounds, after.as_ref(), batch))
+        of_kind!(self.compare, kind => search::collect(look, kind, bounds, after.as_ref(), batch))
     }
 
     /// Looks who overlaps `bounds`.
@@ -162,13 +163,13 @@ impl Index {
     pub(crate) unsafe fn look(&self, bounds: (u64, u64)) -> Look {
         // SAFETY: the index is open, as promised, and has a root from then on; the caller has pinned it.
         let root = unsafe { &*self.root.load(Ordering::Acquire) };
-        of_kind!(self.compare, kind => page::look(root, kind, bounds))
+        of_kind!(self.compare, kind => search::look(root, kind, bounds))
     }
 
     /// Collects who was found, and looks for the rest of several; as [`search`](Self::search) otherwise.
     #[inline]
     pub(crate) fn collect(&self, look: Look, bounds: (u64, u64), batch: &mut Batch) -> bool {
-        of_kind!(self.compare, kind => page::collect(look, kind, bounds, None, batch))
+        of_kind!(self.compare, kind => search::collect(look, kind, bounds, None, batch))
     }
 
     /// Takes the writer lock and says that nobody can be inserted any more.

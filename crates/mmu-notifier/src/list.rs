@@ -9,6 +9,7 @@ mod array;
 pub(crate) mod grace;
 pub(crate) mod leave;
 mod node;
+mod record;
 mod registration;
 mod spares;
 pub(crate) mod walk;
