@@ -2,7 +2,10 @@
 //! of three in these; what a ratio can reach differs with them.
 //!
 //! What is done *by hand* is a start and its end of which nothing is left but these steps, in one loop: no subscriber could
-//! be inserted or removed, none may panic or call back, and there is but one thread.
+//! be inserted or removed, none may panic or call back, and there is but one thread. The [`protocol`] by hand is all that a
+//! start and its end look at and say so that there may be more of each.
+
+mod protocol;
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -32,10 +35,13 @@ pub(crate) fn describe() -> String {
         "limits    random position {position:.1} ns (each turn of most rows takes one), store + full fence {fenced:.1} ns, \
          exchange {exchange:.1} ns, miss of every cache {:.0} ns\n\
          by hand   start and end {:.1} ns, with one hit {:.1} ns, with a list of 1, 4 and 16 {list:.1}, {list_4:.1} and \
-         {list_16:.1} ns\n",
+         {list_16:.1} ns\n\
+         protocol  by hand, start and end {:.1} ns, with one hit {:.1} ns\n",
         miss(),
         start_and_end(None),
         start_and_end(Some(called)),
+        protocol::start_and_end(0x2000),
+        protocol::start_and_end(0),
     )
 }
 
@@ -140,6 +146,6 @@ mod tests {
     #[test]
     fn the_lines_name_what_is_measured() {
         let lines = describe();
-        assert_eq!(lines.matches(" ns").count(), 7, "{lines}");
+        assert_eq!(lines.matches(" ns").count(), 9, "{lines}");
     }
 }
