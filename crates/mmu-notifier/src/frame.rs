@@ -70,6 +70,7 @@ impl Frame {
             space: id,
             section: Cell::new(MaybeUninit::uninit()),
             parts: parts.as_ptr(),
+            // Of more than fit here, which no memory holds, the first ones.
             count: parts.len() as u32,
             kind: Cell::new(Kind::Intervals),
             outer: Cell::new(ptr::null()),

@@ -300,7 +300,11 @@ mod tests {
         let (records, slots) = (Records::new(), slots(layout(80)));
         for _ in 0..2 {
             let firsts = Cell::new(0);
-            let first = || firsts.set(firsts.get() + 1);
+            let first = || {
+                // Held before it is counted, and under the lock: the child of a fork finds both or neither.
+                assert_eq!(slots.taken.get(), 0);
+                firsts.set(firsts.get() + 1);
+            };
             let taken = [(); 20].map(|()| records.allocate(&slots, layout(80), first).unwrap());
             assert_eq!(firsts.get(), 1);
             for (at, memory) in taken.into_iter().enumerate() {

@@ -247,27 +247,46 @@ macro_rules! avx2 {
     };
 }
 
-/// Eight entries, from `at` bytes on, against the bounds in ymm0 and ymm1: into `to` a double word each, all ones if it is
-/// outside. Those at 2 and 3 change places with those at 4 and 5.
+/// The bounds of a range, in ymm0 and ymm1.
+macro_rules! bounds {
+    () => {
+        "vmovq xmm0, {first}\nvpbroadcastq ymm0, xmm0\nvmovq xmm1, {last}\nvpbroadcastq ymm1, xmm1"
+    };
+}
+
+/// Four entries, from `at` bytes on, against these bounds: into `to` a quad word each, all ones if it is outside.
+macro_rules! four_outside {
+    ($to:literal, $other:literal, $at:expr) => {
+        concat!(
+            "vmovdqa ",
+            $to,
+            ", [{keys} + ",
+            $at,
+            "]\nvpcmpgtq ",
+            $to,
+            ", ",
+            $to,
+            ", ymm1\nvpcmpgtq ",
+            $other,
+            ", ymm0, [{maxima} + ",
+            $at,
+            "]\nvpor ",
+            $to,
+            ", ",
+            $to,
+            ", ",
+            $other,
+            "\n"
+        )
+    };
+}
+
+/// Eight entries in the same way: into `to` a double word each. Those at 2 and 3 change places with those at 4 and 5.
 macro_rules! eight_outside {
     ($to:literal, $at:literal) => {
         concat!(
-            "vmovdqa ymm2, [{keys} + ",
-            $at,
-            "]\n",
-            "vpcmpgtq ymm2, ymm2, ymm1\n",
-            "vpcmpgtq ymm3, ymm0, [{maxima} + ",
-            $at,
-            "]\n",
-            "vpor ymm2, ymm2, ymm3\n",
-            "vmovdqa ymm4, [{keys} + ",
-            $at,
-            " + 32]\n",
-            "vpcmpgtq ymm4, ymm4, ymm1\n",
-            "vpcmpgtq ymm5, ymm0, [{maxima} + ",
-            $at,
-            " + 32]\n",
-            "vpor ymm4, ymm4, ymm5\n",
+            four_outside!("ymm2", "ymm3", $at),
+            four_outside!("ymm4", "ymm5", concat!($at, " + 32")),
             "vshufps ",
             $to,
             ", ymm2, ymm4, 0x88"
@@ -300,10 +319,7 @@ impl Avx2 {
         // SAFETY: the processor has it; it reads the two arrays only, and what it changes is named.
         unsafe {
             avx2!(
-                "vmovq xmm0, {first}",
-                "vpbroadcastq ymm0, xmm0",
-                "vmovq xmm1, {last}",
-                "vpbroadcastq ymm1, xmm1",
+                bounds!(),
                 eight_outside!("ymm8", "0"),
                 eight_outside!("ymm9", "64"),
                 eight_outside!("ymm10", "128"),
@@ -340,14 +356,8 @@ impl Avx2 {
         // SAFETY: as above.
         unsafe {
             avx2!(
-                "vmovq xmm0, {first}",
-                "vpbroadcastq ymm0, xmm0",
-                "vmovq xmm1, {last}",
-                "vpbroadcastq ymm1, xmm1",
-                "vmovdqa ymm2, [{keys}]",
-                "vpcmpgtq ymm2, ymm2, ymm1",
-                "vpcmpgtq ymm3, ymm0, [{maxima}]",
-                "vpor ymm2, ymm2, ymm3",
+                bounds!(),
+                four_outside!("ymm2", "ymm3", "0"),
                 "vmovmskpd {found:e}, ymm2",
                 "vzeroupper",
                 keys = in(reg) keys, maxima = in(reg) maxima,
@@ -364,10 +374,7 @@ impl Avx2 {
         // SAFETY: as above.
         unsafe {
             avx2!(
-                "vmovq xmm0, {first}",
-                "vpbroadcastq ymm0, xmm0",
-                "vmovq xmm1, {last}",
-                "vpbroadcastq ymm1, xmm1",
+                bounds!(),
                 eight_outside!("ymm8", "0"),
                 eight_outside!("ymm9", "64"),
                 "vpackssdw ymm8, ymm8, ymm9",
